@@ -1,0 +1,70 @@
+# kdlab. `make demo` shows it, `make test` proves it, `make lab` opens it; `make` alone lists everything.
+#
+# All that is needed is python3 (3.11 or newer), make, and a package index that pip can reach.
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 0
+ARGS   ?=
+
+run     := "$(VENV)/bin/python"
+install := $(PYTHON) .ci/install.py "$(VENV)"
+extras  := test dev timm opentsne
+
+# Whatever the environment points at, the code of this checkout is what runs.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test lint bench install install-test browser clean
+
+help:
+	@echo "make demo    train a teacher and several students on real images, then write a report"
+	@echo "make lab     open JupyterLab at the first notebook"
+	@echo "make test    lint, type-check, and run all tests (notebooks and browser included)"
+	@echo "make lint    only the linters"
+	@echo "make bench   measure speed"
+	@echo "make clean   remove caches and build products (not the environment, studies or data)"
+	@echo
+	@echo "Settings: VENV=$(VENV) (the environment), PYTHON=$(PYTHON) (makes it),"
+	@echo "          ARGS=... (handed on: make demo ARGS=\"--seeds 1\", make test ARGS=\"-k study\"),"
+	@echo "          JOBS=2 (run tests in two processes)"
+
+demo: install
+	@$(run) -m kdlab demo $(ARGS)
+
+lab: install
+	@$(run) -m kdlab lab $(ARGS)
+
+test: lint browser
+	@$(run) -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS)
+
+lint: install-test
+	@$(run) -m ruff check .
+	@$(run) -m mypy
+	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(run) -m nbstripout --verify "$$@" \
+	  || { echo "make: clear the notebooks above: nbstripout notebooks/*.ipynb"; exit 1; }
+
+bench: install-test
+	@for file in benchmarks/*.py; do echo "== $$file"; $(run) "$$file" $(ARGS) || exit 1; done
+
+install:
+	@$(install)
+
+install-test:
+	@$(install) $(extras)
+
+# The browser tests need a Chromium. Root gets Debian's by apt-get; others are told and the tests are skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome; do \
+	  if command -v $$name >/dev/null 2>&1; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  echo "Installing Chromium for the browser tests ..."; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get -qq update && apt-get -qq -o DPkg::Lock::Timeout=300 install -y chromium >/dev/null && exit 0; \
+	  [ -z "$$CI" ] || { echo "make: Chromium could not be installed"; exit 1; }; \
+	fi; \
+	echo "make: no Chromium found, so the browser tests will be skipped (Debian: apt-get install chromium)"
+
+clean:
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,48 @@
+"""kdlab: a laboratory for knowledge distillation, in Jupyter and in plain Python.
+
+Start with `kdlab.Study`, the comparison of students that differ only in their loss; everything
+else (`methods`, `losses`, `data`, `models`, `probes`, `plots`, `panels`) is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kdlab import data, losses, methods, models, panels, plots, probes, report, training
+    from kdlab.checkup import doctor
+    from kdlab.training.study import Study, load_study
+
+_SUBPACKAGES = ("data", "losses", "methods", "models", "panels", "plots", "probes", "report", "training")
+_NAMES = {"Study": "kdlab.training.study", "load_study": "kdlab.training.study", "doctor": "kdlab.checkup"}
+
+__all__ = [
+    "Study",
+    "__version__",
+    "data",
+    "doctor",
+    "load_study",
+    "losses",
+    "methods",
+    "models",
+    "panels",
+    "plots",
+    "probes",
+    "report",
+    "training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"kdlab.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'kdlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

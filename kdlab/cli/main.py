@@ -1,0 +1,101 @@
+"""Parse the command line, run one command, and turn what goes wrong into a sentence and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import kdlab
+from kdlab.cli import lab, run, show, teach
+from kdlab.errors import KDLabError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_DESCRIPTION = """\
+A laboratory for knowledge distillation: compare students that differ only in their loss,
+and watch how each loss reshapes what they have learnt."""
+
+_EPILOG = """\
+Begin here:
+  kdlab demo                               a whole study on small real images, with a report
+  kdlab lab                                the same by hand, in JupyterLab
+  kdlab run --data cifar100 --teacher resnet32x4 --student resnet8x4 \\
+      --method alone=ce --method KD=kd --seeds 3 --folder runs/first
+  kdlab report runs/first --open           look at it
+
+Each command tells more: kdlab run --help
+
+Exit status: 0 done, 1 failed, 2 asked for something that cannot work, 130 stopped by Ctrl-C."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="kdlab",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kdlab {kdlab.__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the whole traceback when something goes wrong"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for module in (run, teach, show, lab):
+        module.add(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: this process's own) and return the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return USAGE
+    try:
+        status = args.function(args)
+        sys.stdout.flush()  # a reader that went away shows here and not at exit
+        return int(status)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        _complain("stopped before it was done", "")
+        return INTERRUPTED
+    except BrokenPipeError:  # as in `kdlab models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KDLabError as error:
+        if args.debug:
+            raise
+        _complain(str(error))
+        return USAGE
+    except ModuleNotFoundError as error:
+        if args.debug or (error.name or "").startswith("kdlab"):
+            raise
+        _complain(f"the package {error.name!r} is not installed here; `kdlab doctor` tells how to get it")
+        return FAILED
+    except OSError as error:
+        if args.debug:
+            raise
+        _complain(str(error))
+        return FAILED
+    except Exception as error:
+        if args.debug:
+            raise
+        _complain(
+            f"{type(error).__name__}: {error}\n"
+            "This is a fault of kdlab, not of what you asked for; please report it with the output of "
+            "the same command and --debug."
+        )
+        return FAILED
+
+
+def _complain(sentence: str, kind: str = "error: ") -> None:
+    print(f"kdlab: {kind}{sentence}", file=sys.stderr)

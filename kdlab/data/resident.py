@@ -1,0 +1,144 @@
+"""A part of a data set held on the device as bytes, and the batches that are cut from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdlab.data import augment as augmentations
+from kdlab.data.augment import Augmentation
+from kdlab.data.dataset import Split, normalize
+from kdlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images ready for a network.
+
+    Attributes:
+        images: (B, C, H, W) float32, normalised.
+        labels: (B,) int64.
+        index: (B,) int64 position of each image in its original part (`Split.index`).
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """So that `images, labels, index = batch` works."""
+        return iter((self.images, self.labels, self.index))
+
+
+class Batches:
+    """Shuffled, augmented batches of one split, the same ones whenever they are asked for.
+
+    Order and augmentation of an epoch are functions of (seed, epoch) and of the split, batch size
+    and augmentation, and of nothing else: they are drawn for the whole epoch by a CPU generator
+    made for that epoch, and moved to the device once. So epochs can be had in any order, two
+    students see the same batches, and a run resumed within an epoch sees exactly the rest of it.
+
+    The last batch of an epoch may be smaller. A last batch of a single image would break batch
+    normalisation (no variance over one sample), so **a lone last sample is dropped**; which image
+    that is changes with every epoch.
+
+    Args:
+        split: the images; moved to `device`, where they stay as uint8.
+        batch_size: at least 2.
+        seed: of order and augmentation.
+        mean, std: per channel, of pixels / 255.
+        augment: a name of `kdlab.data.augment`, or an augmentation.
+        drop_last: drop every last partial batch.
+        device: where the batches are wanted.
+        memory_format: of the images; `torch.channels_last` where that is faster.
+
+    Raises:
+        ConfigError: a batch size below 2, or one that leaves no batch at all.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: str | Augmentation = "none",
+        drop_last: bool = False,
+        device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 2:
+            raise ConfigError(
+                f"batch_size must be a whole number of at least 2, not {batch_size!r} "
+                "(batch normalisation needs two images)."
+            )
+        full, rest = divmod(len(split), batch_size)
+        self.steps_per_epoch: int = full + (0 if drop_last or rest < 2 else 1)
+        if not self.steps_per_epoch:
+            raise ConfigError(
+                f"{len(split)} training images make no batch of {batch_size}; use a smaller batch_size"
+                f"{' or drop_last=False' if drop_last and rest > 1 else ' or more images'}."
+            )
+        self.split = split.to(device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.augment = augmentations.get(augment)
+        self.device = torch.device(device)
+        self.memory_format = memory_format
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `start` (0 = the first) on.
+
+        Raises:
+            ConfigError: a start outside 0..steps_per_epoch.
+        """
+        if not 0 <= start <= self.steps_per_epoch:
+            raise ConfigError(f"An epoch has steps 0..{self.steps_per_epoch}; it cannot start at {start}.")
+        return self._epoch(epoch, start)
+
+    def _epoch(self, epoch: int, start: int) -> Iterator[Batch]:
+        count = len(self.split)
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        order = torch.randperm(count, generator=generator).to(self.device)
+        params = self.augment.draw(count, generator).to(self.device)
+        for step in range(start, self.steps_per_epoch):
+            chosen = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            rows = order[chosen]
+            images = self.augment.apply(self.split.images.index_select(0, rows), params[chosen])
+            yield Batch(
+                normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format),
+                self.split.labels.index_select(0, rows),
+                self.split.index.index_select(0, rows),
+            )
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A 63-bit seed for one epoch; neighbouring seeds and epochs give unrelated ones."""
+    digest = hashlib.sha256(f"kdlab batches {int(seed)} {int(epoch)}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def eval_batches(
+    split: Split,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """All images of `split` once, in order, without augmentation; the last batch may be smaller."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size!r}.")
+    for start in range(0, len(split), batch_size):
+        part = slice(start, start + batch_size)
+        yield Batch(
+            normalize(split.images[part].to(device), mean, std),
+            split.labels[part].to(device),
+            split.index[part].to(device),
+        )

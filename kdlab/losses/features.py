@@ -1,0 +1,192 @@
+"""Feature losses: two maps (B, c, h, w) of one batch in, scalar out; and how maps are brought together.
+
+Where sizes may differ, the larger map is average-pooled to the smaller, before anything else is done
+to it (pooling afterwards would be another loss).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdlab.losses._inputs import check_maps, check_temperature, full_precision
+
+
+def pool_to(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average-pool a map down to at most `size` (height, width); a map that fits is returned as it is."""
+    height, width = feature_map.shape[2:]
+    smaller = (min(height, size[0]), min(width, size[1]))
+    return feature_map if smaller == (height, width) else F.adaptive_avg_pool2d(feature_map, smaller)
+
+
+def align(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the smaller of their two sizes; equal sizes are passed on untouched.
+
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one batch.
+    """
+    check_maps(student_map, teacher_map)
+    height = min(student_map.shape[2], teacher_map.shape[2])
+    width = min(student_map.shape[3], teacher_map.shape[3])
+    return pool_to(student_map, (height, width)), pool_to(teacher_map, (height, width))
+
+
+def gap(feature_map: Tensor) -> Tensor:
+    """Global average pooling: (B, c, h, w) -> (B, c)."""
+    return feature_map.mean((2, 3))
+
+
+@full_precision
+def feature_mse(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean of the squared difference over all elements; maps of unequal size are aligned first.
+
+    The hint of FitNet, the feature terms of SRRL (embeddings) and CMKD (maps).
+
+    Args:
+        student_features: (B, c, h, w) or (B, d).
+        teacher_features: the same number of channels.
+
+    Raises:
+        ValueError: shapes that cannot be compared.
+    """
+    if student_features.ndim == 4:
+        check_maps(student_features, teacher_features, channels=True)
+        student_features, teacher_features = align(student_features, teacher_features)
+    if student_features.shape != teacher_features.shape:
+        shapes = f"{tuple(student_features.shape)} and {tuple(teacher_features.shape)}"
+        raise ValueError(f"features must have one shape, not {shapes}; project one of them first.")
+    return F.mse_loss(student_features, teacher_features)
+
+
+@full_precision
+def attention_map(
+    feature_map: Tensor, exponent: float = 2.0, channels: Literal["mean", "max"] = "mean"
+) -> Tensor:
+    """(B, h*w) where a map is active: A = vec(mean_c |F|^p) / max(||.||_2, 1e-12); a zero map gives zeros.
+
+    Args:
+        feature_map: (B, c, h, w).
+        exponent: p >= 1; larger p looks at the strongest channels.
+        channels: how channels are put together.
+
+    Raises:
+        ValueError: an exponent below 1 (its gradient is infinite at 0), or an unknown `channels`.
+    """
+    if not exponent >= 1:
+        raise ValueError(f"exponent must be at least 1, not {exponent!r}.")
+    energy = feature_map.square() if exponent == 2 else feature_map.abs().pow(exponent)
+    if channels == "mean":
+        energy = energy.mean(1)
+    elif channels == "max":
+        energy = energy.amax(1)
+    else:
+        raise ValueError(f"channels must be 'mean' or 'max', not {channels!r}.")
+    return F.normalize(energy.flatten(1), dim=1, eps=1e-12)
+
+
+@full_precision
+def attention_transfer(
+    student_map: Tensor,
+    teacher_map: Tensor,
+    exponent: float = 2.0,
+    channels: Literal["mean", "max"] = "mean",
+    form: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Attention transfer for one pair of maps: mean over B, h, w of (A_s - A_t)^2.
+
+    Channels may differ, sizes too (the larger map is pooled *before* it is squared). `form="sum"` sums
+    over h, w and averages over B alone, so every size counts the same.
+
+    Source: Zagoruyko, Komodakis, ICLR 2017, arXiv 1612.03928, in the form of its official code.
+    """
+    student_map, teacher_map = align(student_map, teacher_map)
+    student = attention_map(student_map, exponent, channels)
+    squared = (student - attention_map(teacher_map, exponent, channels)).square()
+    if form not in ("mean", "sum"):
+        raise ValueError(f"form must be 'mean' or 'sum', not {form!r}.")
+    return squared.mean() if form == "mean" else squared.sum(1).mean()
+
+
+@full_precision
+def nst(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Neuron selectivity transfer: squared MMD between the channels of two maps.
+
+    f_c = vec(map_c) / ||.||_2, k(a, b) = (a'b)^2, value = mean k(f_t, f_t) + mean k(f_s, f_s)
+    - 2 mean k(f_s, f_t) over B and all channel pairs. Channels and sizes may differ.
+
+    Source: Huang, Wang, 2017, arXiv 1707.01219.
+    """
+    student_map, teacher_map = align(student_map, teacher_map)
+    student = F.normalize(student_map.flatten(2), dim=2, eps=1e-12)
+    teacher = F.normalize(teacher_map.flatten(2), dim=2, eps=1e-12)
+
+    def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.mT).square().mean()
+
+    return mean_kernel(teacher, teacher) + mean_kernel(student, student) - 2 * mean_kernel(student, teacher)
+
+
+@full_precision
+def hcl(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Hierarchical context loss of one ReviewKD level: mean squared errors of a pooling pyramid.
+
+    Full size and average pools to l x l for l in (4, 2, 1), l < h, weighted 1, 1/2, 1/4, 1/8 in the
+    order of the levels used, divided by the sum of those weights. Equal shapes. Symmetric.
+
+    Source: Chen, Liu, Zhao, Jia, CVPR 2021, arXiv 2104.09044.
+    """
+    check_maps(student_map, teacher_map, channels=True, size=True)
+    total = F.mse_loss(student_map, teacher_map)
+    weight, weights = 1.0, 1.0
+    for level in (4, 2, 1):
+        if level < student_map.shape[2]:
+            weight /= 2
+            weights += weight
+            student = F.adaptive_avg_pool2d(student_map, level)
+            total = total + weight * F.mse_loss(student, F.adaptive_avg_pool2d(teacher_map, level))
+    return total / weights
+
+
+@full_precision
+def ickd(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Inter-channel correlation: sum (G_s - G_t)^2 / (B c), G = rows of F F' L2-normalised, F = (c, h*w).
+
+    Equal channels; sizes may differ, since G is c x c.
+
+    Source: Liu et al., ICCV 2021, arXiv 2202.03680.
+    """
+    check_maps(student_map, teacher_map, channels=True)
+
+    def correlation(feature_map: Tensor) -> Tensor:
+        rows = feature_map.flatten(2)
+        return F.normalize(rows @ rows.mT, dim=2, eps=1e-12)
+
+    squared = (correlation(student_map) - correlation(teacher_map)).square()
+    return squared.sum() / (student_map.shape[0] * student_map.shape[1])
+
+
+@full_precision
+def cwd(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> Tensor:
+    """Channel-wise distillation: tau^2/(B c) sum_{b,c} KL(softmax_hw(F_t/tau) || softmax_hw(F_s/tau)).
+
+    Each channel is a distribution over the h*w places. Equal shapes.
+
+    Source: Shu et al., ICCV 2021, arXiv 2011.13256.
+    """
+    check_maps(student_map, teacher_map, channels=True, size=True)
+    check_temperature(temperature)
+    student = F.log_softmax(student_map.flatten(2) / temperature, dim=2)
+    teacher = F.log_softmax(teacher_map.flatten(2) / temperature, dim=2)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(2).mean()
+
+
+@full_precision
+def channel_mse(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Channel distillation for one pair: mean over B, c of (GAP(F_s) - GAP(F_t))^2; sizes may differ.
+
+    Source: Zhou, Zhuge, Guan, Liu, 2020, arXiv 2006.01683.
+    """
+    check_maps(student_map, teacher_map, channels=True)
+    return F.mse_loss(gap(student_map), gap(teacher_map))

@@ -1,0 +1,147 @@
+"""Relation losses: they compare how a batch is arranged, so student and teacher widths may differ.
+
+Source of the forms: the public re-implementations of RepDistiller.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from kdlab.losses._inputs import check_batches, full_precision
+
+ANGLE_ELEMENTS = 2**24
+"""Largest tensor (in elements) `rkd_angle` keeps for its backward pass; beyond it works in chunks."""
+
+
+@full_precision
+def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
+    """SP: sum (G_s - G_t)^2 / B^2, G = X X' with L2-normalised rows, X = the batch flattened to (B, D).
+
+    Args:
+        student: (B, ...), usually the last map.
+        teacher: (B, ...), of any other shape.
+
+    Source: Tung, Mori, ICCV 2019, arXiv 1907.09682.
+    """
+    check_batches(student, teacher, ndim=None)
+
+    def similarity(x: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        return F.normalize(rows @ rows.T, dim=1, eps=1e-12)
+
+    return (similarity(student) - similarity(teacher)).square().sum() / student.shape[0] ** 2
+
+
+@full_precision
+def rkd(
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    distance_weight: float = 25.0,
+    angle_weight: float = 50.0,
+) -> Tensor:
+    """RKD: distance_weight * rkd_distance + angle_weight * rkd_angle; a weight of 0 skips its part.
+
+    Raises:
+        ValueError: fewer than two samples.
+
+    Source: Park, Kim, Lu, Cho, CVPR 2019, arXiv 1904.05068.
+    """
+    check_batches(student_embedding, teacher_embedding, samples=2)
+    total = student_embedding.new_zeros(())
+    if distance_weight != 0:
+        total = total + distance_weight * rkd_distance(student_embedding, teacher_embedding)
+    if angle_weight != 0:
+        total = total + angle_weight * rkd_angle(student_embedding, teacher_embedding)
+    return total
+
+
+@full_precision
+def rkd_distance(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Smooth-L1 mean over all B^2 entries of the distances, each net's divided by its positive mean.
+
+    Embeddings (B, d), B >= 2. Gradient passes through the student's mean. Invariant to rotation,
+    translation and scale. Identical rows have distance 0, no gradient, and stay out of the mean.
+    """
+    check_batches(student_embedding, teacher_embedding, samples=2)
+
+    def distances(x: Tensor) -> Tensor:
+        # Direct differences: the faster Gram form loses the digits of close points.
+        d = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        return d / (d.sum() / (d > 0).sum().clamp_min(1)).clamp_min(torch.finfo(d.dtype).tiny)
+
+    return F.smooth_l1_loss(distances(student_embedding), distances(teacher_embedding))
+
+
+@full_precision
+def rkd_angle(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Smooth-L1 mean over all B^3 angle cosines <e_ij, e_kj>, e_ij = (v_i - v_j) / ||v_i - v_j||.
+
+    Embeddings (B, d), B >= 2. Identical rows have e = 0 and no gradient. Large batches are computed in
+    chunks of vertices j that are recomputed in the backward pass, so memory stays bounded.
+    """
+    check_batches(student_embedding, teacher_embedding, samples=2)
+    batch = student_embedding.shape[0]
+    width = max(batch, student_embedding.shape[1], teacher_embedding.shape[1])
+    vertices = max(1, ANGLE_ELEMENTS // (batch * width))
+    if vertices >= batch:
+        return _angles(student_embedding, teacher_embedding, 0, batch) / batch**3
+    total = student_embedding.new_zeros(())
+    for start in range(0, batch, vertices):
+        chunk = (student_embedding, teacher_embedding, start, start + vertices)
+        total = total + checkpoint(_angles, *chunk, use_reentrant=False, preserve_rng_state=False)
+    return total / batch**3
+
+
+def _angles(student: Tensor, teacher: Tensor, start: int, stop: int) -> Tensor:
+    """Sum of the smooth-L1 differences of all angles at vertices start..stop-1."""
+
+    def cosines(x: Tensor) -> Tensor:
+        difference = x[None, :, :] - x[start:stop, None, :]
+        norm = torch.linalg.vector_norm(difference, dim=2, keepdim=True)
+        unit = difference / norm.masked_fill(norm == 0, torch.inf)
+        return unit @ unit.mT
+
+    return F.smooth_l1_loss(cosines(student), cosines(teacher), reduction="sum")
+
+
+@full_precision
+def pkt(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """PKT: mean over B^2 of P_t log((P_t + 1e-7) / (P_s + 1e-7)).
+
+    u = v / (||v|| + 1e-7), k = (u u' + 1) / 2 with its diagonal, P = rows of k divided by their sums.
+
+    Source: Passalis, Tefas, ECCV 2018, arXiv 1803.10837.
+    """
+    check_batches(student_embedding, teacher_embedding)
+
+    def probabilities(v: Tensor) -> Tensor:
+        u = v / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + 1e-7)
+        kernel = (u @ u.T + 1) / 2
+        return kernel / kernel.sum(1, keepdim=True)
+
+    student, teacher = probabilities(student_embedding), probabilities(teacher_embedding)
+    return (teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())).mean()
+
+
+@full_precision
+def correlation_congruence(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """CC: mean over consecutive pairs b of sum_j d[b, j] d[b+1, j], d = |e_s - e_t|.
+
+    Equal widths, so both nets are usually embedded first. Depends on the order of the batch.
+
+    Raises:
+        ValueError: fewer than two samples, or unequal widths.
+
+    Source: Peng et al., ICCV 2019, arXiv 1904.01802.
+    """
+    check_batches(student_embedding, teacher_embedding, samples=2)
+    if student_embedding.shape != teacher_embedding.shape:
+        raise ValueError(
+            "correlation congruence needs embeddings of equal width, not "
+            f"{tuple(student_embedding.shape)} and {tuple(teacher_embedding.shape)}."
+        )
+    difference = (student_embedding - teacher_embedding).abs()
+    return (difference[:-1] * difference[1:]).sum(1).mean()

@@ -1,0 +1,188 @@
+"""What a study was asked to do, as plain values: written to its folder, compared, shown as code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdlab.errors import ConfigError, StudyError
+from kdlab.methods import Method, make
+from kdlab.training.files import read_json
+
+STUDY_FORMAT = 1
+
+
+def student_methods(students: Any) -> dict[str, Method]:
+    """The `students` argument as fresh methods by student name.
+
+    Args:
+        students: mapping of name -> method (a name such as "kd", a sum such as "kd + at", a
+            `Method`, or a recorded config), or a list of method names that name the students too.
+
+    Raises:
+        ConfigError: no student, or a name that cannot be used.
+    """
+    if isinstance(students, str | Method):
+        students = [students]
+    if isinstance(students, list | tuple):
+        students = {s if isinstance(s, str) else type(s).__name__: s for s in students}
+    if not isinstance(students, Mapping) or not students:
+        raise ConfigError("students must name at least one student, such as {'alone': 'ce', 'KD': 'kd'}.")
+    for name in students:
+        if not isinstance(name, str) or not name.strip() or "|" in name or "\n" in name:
+            raise ConfigError(f"{name!r} cannot be a student's name; use a short text without '|'.")
+    return {name: make(method).fresh() for name, method in students.items()}
+
+
+def seed_list(seed: int, seeds: int | list[int] | None) -> list[int]:
+    """The seeds of a study: `seeds` of them from `seed` on, or as listed, or `seed` alone."""
+    if seeds is None:
+        seeds = [seed]
+    listed = list(range(seed, seed + seeds)) if isinstance(seeds, int) else list(seeds)
+    if not listed or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in listed):
+        raise ConfigError(f"seeds must be a number of at least 1 or a list of whole numbers, not {seeds!r}.")
+    if len(set(listed)) < len(listed):
+        raise ConfigError(f"seeds {listed} name one seed twice.")
+    return listed
+
+
+def choose_folder(folder: str | Path | None, data_name: str) -> Path:
+    """The study folder; a new one below `runs/` where none was named."""
+    if folder is not None:
+        return Path(folder)
+    base = Path("runs") / f"{Path(data_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = base, 2
+    while path.exists():
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path
+
+
+def check_folder(folder: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether `folder` already holds this very study; False for a new or empty folder.
+
+    Raises:
+        StudyError: it holds another study or something else, or cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"{folder} is a file; choose a folder for the study.")
+    if (folder / "study.json").exists():
+        held = read_study(folder)["asked"]
+        differing = sorted(k for k in {*held, *asked} if held.get(k) != asked.get(k))
+        if differing:
+            raise StudyError(
+                f"{folder} already holds another study (it differs in {', '.join(differing)}); choose "
+                f"another folder, or open that one with kdlab.load_study({str(folder)!r})."
+            )
+        return True
+    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise StudyError(f"{folder} is not empty and holds no study; choose another folder.")
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StudyError(f"Cannot write to {existing}; choose a folder you may write to.")
+    return False
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """The record `study.json` of a folder.
+
+    Raises:
+        StudyError: there is none, it is damaged, or another version of kdlab wrote it.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        raise StudyError(f"{folder} holds no study (no study.json); check the path.")
+    record = read_json(path)
+    if not isinstance(record, dict) or "asked" not in record:
+        raise StudyError(f"{path} is not the record of a study.")
+    if record.get("format") != STUDY_FORMAT:
+        raise StudyError(
+            f"{path} has format {record.get('format')!r} and this kdlab reads format {STUDY_FORMAT}; "
+            "open it with the version of kdlab that wrote it."
+        )
+    return record
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record."""
+    import numpy
+    import torch
+
+    import kdlab
+
+    return {
+        "kdlab": kdlab.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "command": Path(sys.argv[0]).name if sys.argv else "",
+    }
+
+
+def study_code(asked: Mapping[str, Any], commands: list[dict[str, Any]], folder: Path) -> str:
+    """The Python lines that make a study again, commands given by hand included."""
+    lines = ["import kdlab", "", "study = kdlab.Study("]
+    defaults = {"labels_per_class": None, "probe_size": 2000, "snapshots": "geometric"}
+    for key, value in asked.items():
+        if key == "students":
+            lines.append("    students={")
+            for name, config in value.items():
+                lines.append(f"        {name!r}: {method_code(config)},")
+            lines.append("    },")
+        elif key == "teachers":
+            shown = [teacher_code(spec) for spec in value]
+            lines.append(f"    teacher={shown[0] if len(shown) == 1 else '[' + ', '.join(shown) + ']'},")
+        elif key == "recipe":
+            lines.append(f"    recipe={recipe_code(value)},")
+            lines.append(f"    epochs={value['epochs']},")
+        elif key in ("data", "student") or defaults.get(key, ...) != value:
+            if isinstance(value, dict):
+                lines.append(
+                    f"    {key}=...,  # {value.get('module') or value.get('name')}: give your own here"
+                )
+            elif key != "fingerprint":
+                lines.append(f"    {key}={value!r},")
+    lines += [f"    folder={folder.name + '-again'!r},", ")"]
+    for command in commands:
+        change = ", ".join(f"{k}={v!r}" for k, v in command["change"].items())
+        seed = "" if command["seed"] == asked["seeds"][0] else f", from_seed={command['seed']}"
+        which = f"{command['student']!r}, {command['term']!r}"
+        lines.append(f"study.set({which}, {change}, at_step={command['step']}{seed})")
+    return "\n".join([*lines, "study.fit()", ""])
+
+
+def method_code(config: Mapping[str, Any]) -> str:
+    """The shortest expression that makes a method with this config."""
+    method = make(config)
+    code = method.code()
+    return repr(method.key) if code == f"kdlab.methods.{type(method).__name__}()" else code
+
+
+def teacher_code(spec: Mapping[str, Any]) -> str:
+    """A teacher as one would give it."""
+    if spec["module"]:
+        return f"...  # your {spec['module']}"
+    if spec["checkpoint"]:
+        return repr((spec["architecture"], spec["checkpoint"]))
+    plain = {k: spec[k] for k in ("seed", "epochs", "recipe") if spec[k]}
+    if not plain and spec["name"] == spec["architecture"]:
+        return repr(spec["name"])
+    return repr({"name": spec["name"], "architecture": spec["architecture"], **plain})
+
+
+def recipe_code(recipe: Mapping[str, Any]) -> str:
+    """The name of a recipe where only its length differs from the published one, else its fields."""
+    from kdlab.training.recipes import RECIPES, Recipe, get_recipe
+
+    known = RECIPES.get(recipe["name"])
+    if known is not None and get_recipe(known, epochs=recipe["epochs"]).to_dict() == dict(recipe):
+        return repr(recipe["name"])
+    plain = Recipe("", 1).to_dict()
+    return repr({k: v for k, v in recipe.items() if plain.get(k) != v})

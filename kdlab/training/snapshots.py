@@ -1,0 +1,262 @@
+"""Snapshots: what every network shows for a fixed set of held-out pictures at chosen epochs.
+
+Probes and views read snapshots, so an epoch slider costs no training time and works after the
+process is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdlab.data import ImageData, Split
+from kdlab.errors import ConfigError
+from kdlab.methods import Method, Step
+from kdlab.models.features import Features, StagedNet
+from kdlab.training.files import read_tensors, write_tensors
+
+_FP16_MAX = 6e4
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Held-out pictures that every snapshot looks at, never trained on.
+
+    Attributes:
+        images: (n, C, H, W) uint8.
+        labels: (n,) int64.
+        index: (n,) int64 position in the original part of the data set.
+        fit: (n,) bool; True: from the validation split, for fitting probes and alignments;
+            False: from the test split, for evaluating them.
+        attention_count: attention maps are kept for the first so many evaluation pictures.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    fit: np.ndarray
+    attention_count: int
+
+    @property
+    def attention_positions(self) -> np.ndarray:
+        """Positions (within the probe set) of the pictures whose attention maps are kept."""
+        return np.flatnonzero(~self.fit)[: self.attention_count]
+
+    def evaluation_part(self, count: int | None = None) -> ProbeSet:
+        """Only the evaluation pictures, at most the first `count`; for quick live views."""
+        keep = torch.from_numpy(np.flatnonzero(~self.fit)[:count])
+        fit = np.zeros(len(keep), dtype=bool)
+        attention = min(self.attention_count, len(keep))
+        return ProbeSet(self.images[keep], self.labels[keep], self.index[keep], fit, attention)
+
+    def save(self, path: Path) -> None:
+        """Write the pictures and labels."""
+        tensors = {"images": self.images, "labels": self.labels, "index": self.index}
+        write_tensors(
+            path, {**tensors, "fit": torch.from_numpy(self.fit)}, {"attention": self.attention_count}
+        )
+
+    @staticmethod
+    def load(path: Path) -> ProbeSet:
+        """Read what `save` wrote."""
+        t, info = read_tensors(path)
+        return ProbeSet(t["images"], t["labels"], t["index"], t["fit"].numpy(), info["attention"])
+
+
+def choose_probe_set(data: ImageData, size: int = 2000, attention: int = 16) -> ProbeSet:
+    """A fixed probe set: up to `size`/2 validation and `size`/2 test pictures, the same share of each class.
+
+    Classes take turns in each part, so that its first pictures show all of them.
+    """
+    if size < 8:
+        raise ConfigError(f"probe_size must be at least 8, not {size}.")
+    parts = [_class_by_class(split, size // 2) for split in (data.val, data.test)]
+    fit = np.repeat([True, False], [len(p) for p in parts])
+    join = [torch.cat([getattr(p, key) for p in parts]).cpu() for key in ("images", "labels", "index")]
+    return ProbeSet(join[0], join[1], join[2], fit, min(attention, len(parts[1])))
+
+
+def _class_by_class(split: Split, size: int) -> Split:
+    labels = split.labels.cpu()
+    rank = torch.zeros_like(labels)  # how many of the same class come before
+    for label in labels.unique():
+        where = (labels == label).nonzero()[:, 0]
+        rank[where] = torch.arange(len(where))
+    order = torch.argsort(rank * (int(labels.max()) + 1) + labels, stable=True)
+    return split.take(order[:size].to(split.labels.device))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one network shows of the probe set at one epoch; n pictures.
+
+    Attributes:
+        network: name of the student or teacher.
+        epoch: 0 is before training.
+        seed: of the run.
+        stages: stage name -> (n, c) averages of the stage's map over its pixels.
+        embedding: (n, d), the input of the classifier.
+        logits: (n, K) of the deployed predictor.
+        projected: (n, d_teacher) the embedding in the teacher's space, where the method makes one.
+        attention: stage name -> (m, h, w), mean over channels of the squared map, for the pictures
+            at `ProbeSet.attention_positions`.
+        side: name -> (n, K) logits of further predictors of the method.
+    """
+
+    network: str
+    epoch: int
+    seed: int
+    stages: dict[str, np.ndarray]
+    embedding: np.ndarray
+    logits: np.ndarray
+    projected: np.ndarray | None = None
+    attention: dict[str, np.ndarray] = field(default_factory=dict)
+    side: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Half-precision tensors for the file (logits and attention stay in single precision)."""
+        out: dict[str, Tensor] = {"logits": torch.from_numpy(self.logits)}
+        half = {f"stage|{k}": v for k, v in self.stages.items()} | {"embedding": self.embedding}
+        if self.projected is not None:
+            half["projected"] = self.projected
+        for key, value in half.items():
+            fits = bool(np.abs(value).max(initial=0.0) < _FP16_MAX)
+            out[key] = torch.from_numpy(value.astype(np.float16 if fits else np.float32))
+        out.update({f"attention|{k}": torch.from_numpy(v) for k, v in self.attention.items()})
+        out.update({f"side|{k}": torch.from_numpy(v) for k, v in self.side.items()})
+        return out
+
+    @staticmethod
+    def from_tensors(network: str, epoch: int, seed: int, tensors: Mapping[str, Tensor]) -> Snapshot:
+        """Read back what `tensors` gave; all arrays are float32."""
+        arrays = {key: value.float().numpy() for key, value in tensors.items()}
+
+        def group(kind: str) -> dict[str, np.ndarray]:
+            return {k.split("|", 1)[1]: v for k, v in arrays.items() if k.startswith(f"{kind}|")}
+
+        return Snapshot(
+            network,
+            epoch,
+            seed,
+            stages=group("stage"),
+            embedding=arrays["embedding"],
+            logits=arrays["logits"],
+            projected=arrays.get("projected"),
+            attention=group("attention"),
+            side=group("side"),
+        )
+
+
+def save_snapshots(path: Path, snapshots: Sequence[Snapshot]) -> None:
+    """Write the snapshots of all networks at one epoch into one file."""
+    tensors = {f"{s.network}|{key}": t for s in snapshots for key, t in s.tensors().items()}
+    info = [{"network": s.network, "epoch": s.epoch, "seed": s.seed} for s in snapshots]
+    write_tensors(path, tensors, {"snapshots": info})
+
+
+def load_snapshots(path: Path) -> dict[str, Snapshot]:
+    """Snapshots of one epoch by network name."""
+    tensors, info = read_tensors(path)
+    out = {}
+    for entry in info["snapshots"]:
+        prefix = f"{entry['network']}|"
+        own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+        out[entry["network"]] = Snapshot.from_tensors(entry["network"], entry["epoch"], entry["seed"], own)
+    return out
+
+
+def snapshot_epochs(plan: str | Sequence[int], epochs: int) -> list[int]:
+    """Epochs at which snapshots are taken, always with 0 (before training) and the last.
+
+    Args:
+        plan: "geometric" (0, 1, 2, 4, 8, ...), "all", "ends", or epochs listed by hand.
+        epochs: the length of the training.
+    """
+    if isinstance(plan, str):
+        if plan == "geometric":
+            chosen = [2**k for k in range(20)]
+        elif plan in ("all", "ends"):
+            chosen = list(range(epochs + 1)) if plan == "all" else []
+        else:
+            raise ConfigError(
+                f"snapshots must be 'geometric', 'all', 'ends' or a list of epochs, not {plan!r}."
+            )
+    else:
+        chosen = [int(epoch) for epoch in plan]
+    return sorted({0, epochs, *(e for e in chosen if 0 <= e <= epochs)})
+
+
+@torch.no_grad()
+def measure(
+    nets: Mapping[str, tuple[StagedNet, Method | None]],
+    teachers: Sequence[StagedNet],
+    data: ImageData,
+    probe: ProbeSet,
+    *,
+    device: torch.device,
+    epoch: int,
+    seed: int,
+    batch_size: int = 256,
+) -> list[Snapshot]:
+    """Snapshots of several networks on the probe set, in eval mode; the modes found are put back.
+
+    Args:
+        nets: name -> (network, its built method, or None for a teacher).
+        teachers: frozen teachers, whose features methods may read to project.
+        data: gives the normalisation.
+        probe: the pictures.
+        device: where the networks are.
+        epoch, seed: to be written into the snapshots.
+        batch_size: pictures at a time.
+    """
+    modules = [m for net, method in nets.values() for m in (net, method) if m is not None]
+    modes = [(m, m.training) for m in modules]
+    for module in modules:
+        module.eval()
+    parts: dict[str, list[dict[str, Tensor]]] = {name: [] for name in nets}
+    attention = torch.zeros(len(probe.labels), dtype=torch.bool)
+    attention[torch.from_numpy(probe.attention_positions)] = True
+    needs_teachers = any(
+        method is not None and _overrides(method, "project", "side_logits", "predict")
+        for _, method in nets.values()
+    )
+    for start in range(0, len(probe.labels), batch_size):
+        rows = slice(start, start + batch_size)
+        images = data.normalize(probe.images[rows].to(device))
+        target, index = probe.labels[rows].to(device), probe.index[rows].to(device)
+        seen = tuple(t.features(images) for t in teachers) if needs_teachers else ()
+        for name, (net, method) in nets.items():
+            features = net.features(images)
+            step = Step(features, target, seen, tuple(t.classifier for t in teachers), index, max(epoch, 1))
+            parts[name].append(_read(features, step, method, net.stage_names, attention[rows].to(device)))
+    for module, mode in modes:
+        module.train(mode)
+    return [
+        Snapshot.from_tensors(name, epoch, seed, {k: torch.cat([p[k] for p in part]) for k in part[0]})
+        for name, part in parts.items()
+    ]
+
+
+def _overrides(method: Method, *names: str) -> bool:
+    return any(method.overrides(name) for name in names)
+
+
+def _read(
+    features: Features, step: Step, method: Method | None, names: Sequence[str], attention: Tensor
+) -> dict[str, Tensor]:
+    out = {"embedding": features.embedding}
+    out["logits"] = features.logits if method is None else method.predict(step)
+    for name, stage in zip(names, features.stages, strict=True):
+        out[f"stage|{name}"] = stage.mean(dim=(2, 3))
+        out[f"attention|{name}"] = stage[attention].square().mean(dim=1)
+    if method is not None:
+        projected = method.project(step)
+        if projected is not None:
+            out["projected"] = projected
+        out.update({f"side|{k}": v for k, v in method.side_logits(step).items()})
+    return {key: value.float().cpu() for key, value in out.items()}

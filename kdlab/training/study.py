@@ -1,0 +1,255 @@
+"""A study: one data set, frozen teachers, and named students that differ only in their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from kdlab import data as kdata
+from kdlab.data import ImageData
+from kdlab.errors import ConfigError, DataError, KDLabError, StudyError
+from kdlab.methods import make
+from kdlab.models.features import inspect_net
+from kdlab.training import config
+from kdlab.training.loop import build_method
+from kdlab.training.recipes import Recipe, get_recipe
+from kdlab.training.seeds import choose_device
+from kdlab.training.snapshots import ProbeSet, choose_probe_set, snapshot_epochs
+from kdlab.training.teacher_specs import TeacherSpec, check_teachers, teacher_specs
+from kdlab.training.worker import Worker
+
+if TYPE_CHECKING:
+    from kdlab.panels import StudyPanel
+
+
+class Study(Worker):
+    """A comparison of students that differ only in their loss, trained in lockstep.
+
+    All students start from the same weights, see the same batches with the same augmentation, and
+    share one pass of each teacher. Nothing is trained before `fit`, `start` or a panel's Play; what
+    cannot work is refused here.
+
+    Args:
+        data: name of a data set (`kdlab.data.names()`), a folder of pictures, a path to an npz
+            file, arrays, or an `ImageData`.
+        teacher: name of a network (trained on demand and cached), a path or a pair (name, path) of
+            weights, a module, or a list of these; None where no method needs one.
+        student: name of a network, a module (its weights are every seed's start), or a function
+            that returns a new network.
+        students: name -> method: "ce", "kd", a sum like "kd + at", or a `Method`.
+        epochs: length; None takes the recipe's. Milestones are scaled with it.
+        seed, seeds: one seed, or how many (from `seed` on), or a list of them.
+        folder: where the study lives; None makes a new one below `runs/`. A folder that holds this
+            very study is gone on with, any other is refused.
+        recipe: name or `Recipe`; None takes the data set's default.
+        batch_size, lr, augment: change the recipe.
+        labels_per_class: train the students on so many images a class only (the same images for
+            every seed); the teacher still learns from all of them.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        data_root: where data sets lie; else the environment variable KDLAB_DATA, else `data/`.
+        teacher_epochs, teacher_recipe, teacher_seed: of teachers trained on demand.
+        snapshots: epochs at which representations are kept: "geometric", "all", "ends" or a list.
+        probe_size: pictures of the probe set, half validation and half test.
+
+    Raises:
+        ConfigError: a name, value or combination that cannot work.
+        DataError: the data set is missing or damaged.
+        StudyError: the folder holds something else or cannot be written to.
+    """
+
+    def __init__(
+        self,
+        data: Any = "digits",
+        teacher: Any = None,
+        student: str | nn.Module | Callable[[], nn.Module] = "resnet8",
+        students: Any = None,
+        *,
+        epochs: int | None = None,
+        seed: int = 0,
+        seeds: int | list[int] | None = None,
+        folder: str | Path | None = None,
+        recipe: str | Recipe | dict[str, Any] | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        augment: str | None = None,
+        labels_per_class: int | None = None,
+        device: str = "auto",
+        data_root: str | Path | None = None,
+        teacher_epochs: int | None = None,
+        teacher_recipe: str | Recipe | dict[str, Any] | None = None,
+        teacher_seed: int = 0,
+        snapshots: str | Sequence[int] = "geometric",
+        probe_size: int = 2000,
+    ) -> None:
+        self.device = choose_device(device)
+        self._methods = config.student_methods({"alone": "ce", "KD": "kd"} if students is None else students)
+        self.seeds = config.seed_list(seed, seeds)
+        whole = kdata.load(data, root=data_root)
+        self.recipe = get_recipe(
+            recipe, data_name=whole.name, epochs=epochs, batch_size=batch_size, lr=lr, augment=augment
+        )
+        self._student = student
+        self._specs = teacher_specs(teacher, seed=teacher_seed, epochs=teacher_epochs, recipe=teacher_recipe)
+        self.whole_data = whole
+        self.data = (
+            whole if labels_per_class is None else kdata.load(whole, labels_per_class=labels_per_class)
+        )
+        self._views_only = False
+        self._check_names()
+        asked = {
+            "data": data if isinstance(data, str) else {"name": whole.name},
+            "fingerprint": whole.fingerprint,
+            "labels_per_class": labels_per_class,
+            "teachers": [spec.to_dict() for spec in self._specs],
+            "student": student if isinstance(student, str) else {"module": _class_name(student)},
+            "students": {name: method.config() for name, method in self._methods.items()},
+            "recipe": self.recipe.to_dict(),
+            "seeds": self.seeds,
+            "snapshots": snapshot_epochs(snapshots, self.recipe.epochs),
+            "probe_size": probe_size,
+        }
+        self._check_networks()
+        self._start_empty(config.choose_folder(folder, whole.name), asked)
+        if config.check_folder(self.folder, asked):
+            self._read_folder()
+        else:
+            self._probe_set = choose_probe_set(self.data, probe_size)
+
+    def _check_names(self) -> None:
+        for spec in self._specs:
+            if spec.name in self._methods:
+                raise ConfigError(f"{spec.name!r} names a student and a teacher; rename the student.")
+
+    def _check_networks(self) -> None:
+        """Build everything once, untrained, so that what cannot work is refused now."""
+        shape = self.data.input_shape
+        first = self._new_student()
+        try:
+            student = inspect_net(first, shape)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, KDLabError):
+                raise
+            raise ConfigError(
+                f"The student cannot take pictures of size {shape}: {str(error).splitlines()[0]}"
+            ) from error
+        if student.num_classes != self.data.num_classes:
+            raise ConfigError(
+                f"The student tells {student.num_classes} classes apart and {self.data.name} has "
+                f"{self.data.num_classes}; give a student with {self.data.num_classes} outputs."
+            )
+        nets = check_teachers(self._specs, self.data)
+        specs = [inspect_net(net, shape, spec.name) for net, spec in zip(nets, self._specs, strict=True)]
+        for method in self._methods.values():
+            build_method(method.fresh(), student, specs, 0)
+
+    def panel(self) -> StudyPanel:
+        """A panel with switches, weights, play / pause / step / stop and live figures."""
+        from kdlab.panels import StudyPanel
+
+        return StudyPanel(self)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write one self-contained HTML report; `report.html` in the study folder by default."""
+        from kdlab.report import build_report
+
+        return build_report(self, path)
+
+    def code(self) -> str:
+        """A short Python snippet that makes this very study again, live changes included."""
+        return config.study_code(self.asked, self.record.marks(), self.folder)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.names)
+        return f"Study({self.data.name}: {names}; {self.epochs} epochs, seeds {self.seeds}; {self.state})"
+
+
+def load_study(
+    folder: str | Path,
+    *,
+    data: Any = None,
+    teacher: Any = None,
+    student: Any = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+) -> Study:
+    """Open the folder of a finished, stopped or killed study; `.fit()` goes on with it.
+
+    Views need nothing but the folder. To train on, the data set must be at hand; what was given as
+    an object (arrays, modules) must be given again.
+
+    Args:
+        folder: of the study.
+        data, teacher, student: only where the study was made from objects, not names.
+        data_root: where data sets lie.
+        device: to go on with.
+
+    Raises:
+        StudyError: the folder holds no study, a damaged one, or one that does not fit what is given.
+    """
+    folder = Path(folder)
+    record = config.read_study(folder)
+    asked = record["asked"]
+    study = Study.__new__(Study)
+    study.device = choose_device(device)
+    study._methods = {name: make(c) for name, c in asked["students"].items()}
+    study.seeds = list(asked["seeds"])
+    study.recipe = Recipe(**asked["recipe"])
+    study._student = student if student is not None else asked["student"]
+    study._specs = _recorded_specs(asked["teachers"], teacher)
+    study._start_empty(folder, asked)
+    named = data if data is not None else asked["data"]
+    try:
+        if isinstance(named, dict):
+            raise DataError(f"The data set {named['name']!r} was given as arrays.")
+        whole = kdata.load(named, root=data_root)
+        if whole.fingerprint != asked["fingerprint"]:
+            raise StudyError(
+                f"The data set {whole.name!r} at hand is not the one this study was made with; "
+                "give the same one (data=... or data_root=...)."
+            )
+        study.whole_data, study._views_only = whole, False
+        few = asked["labels_per_class"]
+        study.data = whole if few is None else kdata.load(whole, labels_per_class=few)
+    except (DataError, ConfigError):
+        if data is not None or data_root is not None:
+            raise
+        probe = ProbeSet.load(folder / "probe_set.safetensors")
+        study.data = study.whole_data = _data_for_views(probe, asked, record["facts"])
+        study._views_only = True
+    study._read_folder()
+    return study
+
+
+def _recorded_specs(recorded: list[dict[str, Any]], given: Any) -> list[TeacherSpec]:
+    if given is not None:
+        specs = teacher_specs(given)
+        if len(specs) != len(recorded):
+            raise StudyError(f"This study has {len(recorded)} teacher(s), and {len(specs)} were given.")
+        return specs
+    return [TeacherSpec(**{k: v for k, v in one.items() if k != "module"}) for one in recorded]
+
+
+def _data_for_views(probe: ProbeSet, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> ImageData:
+    """A stand-in made of the probe set alone: names, shapes and held-out pictures for views."""
+    name = asked["data"]["name"] if isinstance(asked["data"], dict) else asked["data"]
+    x, y = probe.images.permute(0, 2, 3, 1).numpy(), probe.labels.numpy()
+    arrays = {
+        "x_train": x[probe.fit],
+        "y_train": y[probe.fit],
+        "x_test": x[~probe.fit],
+        "y_test": y[~probe.fit],
+        "class_names": facts["class_names"],
+    }
+    return replace(kdata.load(arrays), name=name, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+
+
+def _class_name(thing: Any) -> str:
+    return (
+        type(thing).__name__
+        if isinstance(thing, nn.Module)
+        else getattr(thing, "__name__", type(thing).__name__)
+    )

@@ -1,0 +1,178 @@
+"""The training thread of a study: teachers first, then one run for each seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from kdlab import models
+from kdlab.errors import StudyError
+from kdlab.models.features import inspect_net
+from kdlab.training import config
+from kdlab.training.files import locked, read_json, read_json_lines, write_json
+from kdlab.training.loop import Run, RunPlan
+from kdlab.training.record import RunRecord
+from kdlab.training.results import StudyResults
+from kdlab.training.snapshots import ProbeSet, measure, save_snapshots
+from kdlab.training.state import EVER
+from kdlab.training.steering import Steering
+from kdlab.training.teacher_specs import TeacherSpec
+from kdlab.training.teachers import TeacherInfo, freeze
+
+
+class Worker(Steering, StudyResults):
+    """The half of a `Study` that does the work, and keeps the folder."""
+
+    def _work(self) -> None:
+        state = "failed"
+        try:
+            with locked(self.folder, "this study"):
+                state = self._train_all()
+        except BaseException as error:
+            self.error = error if isinstance(error, Exception) else StudyError(str(error))
+            if self.control.stopping and isinstance(error, StudyError):
+                self.error, state = None, "stopped"  # a stop in the middle of a teacher's training
+            else:
+                self.board.post(error=f"{type(error).__name__}: {error}")
+        finally:
+            with self._lock:
+                self._run = None
+                self._state = state
+                self.board.post(state=state)
+                self.control.close()
+            self.board.post(done=True)
+
+    def _train_all(self) -> str:
+        self._write_asked()
+        if not self._prepare():
+            return "stopped"
+        for number, seed in enumerate(self.seeds, 1):
+            run_record = self.record.runs.get(seed)
+            if run_record is not None and self._seed_position(seed)[0]:
+                continue
+            run_record = self.record.runs[seed] = RunRecord(self._seed_folder(seed))
+            plan = RunPlan(
+                data=self.data,
+                make_student=self._new_student,
+                methods={name: method.fresh() for name, method in self._methods.items()},
+                recipe=self.recipe,
+                seed=seed,
+                device=self.device,
+                teachers=[t.net for t in self.teachers if t.net is not None],
+                folder=self._seed_folder(seed),
+                probe=self.probe_set,
+                snapshot_epochs=self.asked["snapshots"],
+                progress={"seed_number": number, "seeds": len(self.seeds)},
+            )
+            commands = [c for c in self.record.commands if c["seed_number"] <= number]
+            run = Run(plan, run_record, self.control, self.board, commands)
+            run.resume()
+            self._run = run
+            self.board.post(state=self.state)
+            if not run.train():
+                return "stopped"
+        return "finished"
+
+    def _prepare(self) -> bool:
+        """Teachers at hand and measured, their snapshot taken; False if stopped meanwhile."""
+        if len(self.teachers) < len(self._specs) or any(t.net is None for t in self.teachers):
+            known = {t.name: t for t in self.teachers}
+            loaded = [self._load_teacher(spec, known.get(spec.name)) for spec in self._specs]
+            self.teachers = loaded
+            facts = [t.facts() for t in loaded]
+            write_json(self.folder / "teachers" / "teachers.json", facts)
+        path = self.folder / "teachers" / "snapshots.safetensors"
+        if self.teachers and not path.exists():
+            nets: dict[str, Any] = {t.name: (t.net, None) for t in self.teachers}
+            taken = measure(
+                nets, (), self.data, self.probe_set, device=self.device, epoch=0, seed=self.seeds[0]
+            )
+            save_snapshots(path, taken)
+        return not self.control.stopping
+
+    def _load_teacher(self, spec: TeacherSpec, known: TeacherInfo | None) -> TeacherInfo:
+        kept = self.folder / "teachers" / f"{self._specs.index(spec)}.safetensors"
+        if known is not None and kept.exists() and spec.module is None:
+            net = spec.untrained(self.data)
+            models.load_checkpoint(net, kept)
+            if models.state_hash(net) != known.hash:
+                raise StudyError(
+                    f"The weights in {kept} are not those the study began with; restore the file."
+                )
+            known.net = freeze(net, self.device)
+            return known
+        info = spec.load(self.whole_data, self.device, **self._watching(spec))
+        if known is not None and info.hash != known.hash:
+            raise StudyError(
+                f"Teacher {spec.name!r} has other weights than the one the study began with; "
+                "give the same one."
+            )
+        assert info.net is not None
+        models.save_checkpoint(info.net, kept, {"architecture": info.architecture})
+        return info
+
+    def _watching(self, spec: TeacherSpec) -> dict[str, Any]:
+        trains = spec.module is None and spec.checkpoint is None
+        return {"progress": False, "control": self.control, "board": self.board} if trains else {}
+
+    def live_snapshot(
+        self, networks: Sequence[str] | None = None, count: int | None = None
+    ) -> Future[dict[str, Any]]:
+        """Snapshots of students as they are now, taken between two steps.
+
+        Args:
+            networks: students to look at; None for all.
+            count: so many evaluation pictures only; None for the whole probe set.
+
+        Returns:
+            A future of name -> `Snapshot`; the last ones on disk where no training is at work.
+        """
+        return self.control.call(self._measure_now, networks, count)
+
+    def _measure_now(self, networks: Sequence[str] | None, count: int | None) -> dict[str, Any]:
+        if self._run is not None and self._run.plan.phase == "students":
+            return self._run.measure_now(networks, count)
+        if not self.snapshot_epochs():
+            raise StudyError("There is no snapshot yet; the training of the students has not begun.")
+        return {name: self.snapshot(name) for name in networks or self.names}
+
+    def _write_asked(self) -> None:
+        if (self.folder / "study.json").exists():
+            return
+        self.probe_set.save(self.folder / "probe_set.safetensors")
+        facts = {
+            "class_names": list(self.data.class_names),
+            "description": self.data.describe(),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "train_images": len(self.data.train),
+            "student_parameters": inspect_net(self._new_student(), self.data.input_shape).parameters,
+        }
+        record = {
+            "format": config.STUDY_FORMAT,
+            "asked": self.asked,
+            "facts": facts,
+            "environment": config.environment(),
+            "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        write_json(self.folder / "study.json", record)  # last: its presence says the folder is a study
+
+    def _read_folder(self) -> None:
+        """Take up what lies in the folder: probe set, teachers' facts, records, commands."""
+        self._probe_set = ProbeSet.load(self.folder / "probe_set.safetensors")
+        path = self.folder / "teachers" / "teachers.json"
+        if path.exists():
+            self.teachers = [TeacherInfo(net=None, **facts) for facts in read_json(path)]
+        self.record.commands = read_json_lines(self.folder / "commands.jsonl")
+        done = 0
+        for seed in self.seeds:
+            folder = self._seed_folder(seed)
+            if not folder.exists():
+                continue
+            record = self.record.runs[seed] = RunRecord(folder)
+            record.load(before_step=EVER, to_epoch=EVER)
+            done += self._seed_position(seed)[0]
+        self._state = "finished" if done == len(self.seeds) else "stopped"
+        self.board.post(state=self._state, done=True, curves=-1)
