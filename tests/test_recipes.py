@@ -39,7 +39,7 @@ def test_cosine_and_onecycle_run_from_start_to_end():
 
 def test_defaults_by_data_and_changes():
     assert get_recipe(None, data_name="cifar100").name == "cifar_quick"
-    assert get_recipe(None, data_name="digits").augment == "none"
+    assert get_recipe(None, data_name="digits").name == "lab_small"
     changed = get_recipe("cifar_240", batch_size=32, lr=None)
     assert changed.batch_size == 32 and changed.lr == 0.05
     assert get_recipe({"lr": 0.3, "epochs": 4}).rate(1, 0, 1) == 0.3

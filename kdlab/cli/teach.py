@@ -42,12 +42,8 @@ def add(commands: Any) -> None:
 def teacher_command(args: argparse.Namespace) -> int:
     """Train or find the teacher and print what is known of it."""
     import kdlab.data
-    import kdlab.models
-    from kdlab.errors import unknown_name
     from kdlab.training.teachers import get_teacher
 
-    if "/" not in args.name and args.name not in kdlab.models.names():
-        raise unknown_name("network", args.name, kdlab.models.names())
     data = kdlab.data.load(args.data, root=args.data_root)
     teacher = get_teacher(
         args.name,

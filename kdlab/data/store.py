@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from kdlab.data.parts import Parts, make_split
 from kdlab.errors import ConfigError, DataError
+from kdlab.files import whole_file
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("class_names", "coarse_names", "fine_to_coarse")
@@ -80,20 +79,11 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Path:
     values["class_names"] = np.array(parts.class_names)  # plain text, whatever kind of string was given
     if parts.coarse_names is not None:
         values["coarse_names"] = np.array(parts.coarse_names)
-    partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(path) as partial, open(partial, "wb") as file:
             np.savez(file, **values)
-        os.chmod(partial, 0o644)  # mkstemp makes files private; a data folder is often shared
-        os.replace(partial, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}).") from error
-    finally:
-        if partial is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
     return path
 
 

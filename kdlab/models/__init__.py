@@ -9,7 +9,7 @@ everything one forward pass shows. Weights go in and out through `load_checkpoin
 from kdlab.models.checkpoint import Loaded, State, load_checkpoint, read_state, save_checkpoint, state_hash
 from kdlab.models.features import Features, NetSpec, StagedNet, inspect_net
 from kdlab.models.tapping import Tapped, tap
-from kdlab.models.zoo import build, names, table
+from kdlab.models.zoo import build, canonical, names, table
 
 __all__ = [
     "Features",
@@ -19,6 +19,7 @@ __all__ = [
     "State",
     "Tapped",
     "build",
+    "canonical",
     "inspect_net",
     "load_checkpoint",
     "names",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import CheckpointError
+from kdlab.files import whole_file
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel (and of tapped networks), of torch.compile
@@ -86,11 +86,12 @@ def _read_torch(path: Path) -> Any:
     scalar = np.float64(0).__reduce__()[0]
     numbers += [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     try:
-        with torch.serialization.safe_globals(numbers):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, because torch.load goes by the name's ending and we go by the content.
+        with open(path, "rb") as file, torch.serialization.safe_globals(numbers):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error) and "GLOBAL" not in str(error):
-            raise
+        if "global" not in str(error).lower():  # PyTorch's long text advises to switch its check off
+            raise CheckpointError(f"{path} cannot be read: {_DAMAGED}.") from error
         raise CheckpointError(
             f"{path} holds Python objects beside tensors, which kdlab does not load because they can run "
             "code; save the state dictionary alone: torch.save(net.state_dict(), path)."
@@ -217,25 +218,13 @@ def save_checkpoint(
     path = Path(path)
     # Cloned, because tied weights share storage and safetensors stores every name by itself.
     tensors = {n: t.detach().cpu().clone().contiguous() for n, t in _strip(net.state_dict()).items()}
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        save_file(tensors, temporary, metadata=metadata)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp made it private
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except Exception as error:  # safetensors reports a full disk with an error class of its own
         raise CheckpointError(
             f"Cannot write {path}: {_first_line(error)}; choose a folder you may write to."
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
     return path
 
 

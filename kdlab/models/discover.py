@@ -167,11 +167,12 @@ def _end(trace: Trace, line: list[Call], group: list[int], parents: dict[int, Ca
 def _units(trace: Trace, line: list[Call], group: list[int]) -> list[Call]:
     """Stage ends where the resolution never changes: at changes of width, else evenly spread."""
     calls = [line[i] for i in group]
-    units = [c for c in calls if c.composite]
-    if len(units) < 2:
-        units = [c for c in calls if c.activation]
-    if len(units) < 2:
-        units = [c for c in calls if _works(c)]
+    kinds = [
+        [c for c in calls if c.composite],
+        [c for c in calls if c.activation],
+        [c for c in calls if _works(c)],
+    ]
+    units = next((k for least in (2, 1) for k in kinds if len(k) >= least), [])
     runs = [list(g) for _, g in groupby(units, key=lambda c: _shape(trace, c)[0])]
     if len(runs) > 1:
         return [run[-1] for run in runs]
@@ -274,12 +275,21 @@ def _source(node: Any) -> Any:
 
 
 def _names(trace: Trace, calls: Sequence[Call]) -> list[str]:
-    """For each call the shortest path of a module that put out this tensor; none is inside another."""
-    names = []
+    """A name of its own for each call: the shortest path of a module that put out this tensor.
+
+    Modules that are called more than once, or that hold another of the stages, name nothing; where
+    none is left, the module called just before does.
+    """
+    shared = {c.path for c in trace.calls if c.number and c.module is not None}
+    modules = [c for c in trace.calls if c.module is not None and c.path not in shared]
+    names: list[str] = []
     for call in calls:
-        same = [c for c in trace.calls if c.node is call.node and not isinstance(c.module, nn.Identity)]
-        paths = {c.path for c in same if c.module is not None} or {call.path}
         others = [c.path for c in calls if c is not call]
-        alone = [p for p in paths if not any(other.startswith(f"{p}.") for other in others)]
-        names.append(min(alone or paths, key=lambda p: (p.count("."), len(p))))
+        paths = [c.path for c in modules if c.node is call.node and not isinstance(c.module, nn.Identity)]
+        paths = [p for p in paths if not any(other.startswith(f"{p}.") for other in others)]
+        if not paths:
+            until = trace.calls.index(call)
+            paths = [c.path for c in trace.calls[: until + 1] if c in modules][-1:] or [call.path]
+        name = min(paths, key=lambda p: (p.count("."), len(p)))
+        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
     return names

@@ -51,8 +51,9 @@ class Features:
 class StagedNet(nn.Module):
     """A classifier that shows its stages: `net(x)` gives logits, `net.features(x)` gives `Features`.
 
-    Subclasses implement `features` and name their classifier and stages. Nothing is added to the
-    state dictionary.
+    Subclasses implement `features` and name their classifier and stages. A network of the zoo adds
+    nothing to the published state dictionary; a tapped one has "module." before its names, which
+    loading and saving strip.
     """
 
     stage_names: tuple[str, ...] = ()
@@ -100,12 +101,11 @@ def inspect_net(net: nn.Module, input_shape: Sequence[int], name: str | None = N
         input_shape: (channels, height, width).
         name: how to call it in messages; the class name if not given.
     """
-    was_training = net.training
-    net.eval()
+    from kdlab.models.trace import left_as_found
+
     parameter = next(net.parameters())
-    with torch.no_grad():
+    with left_as_found(net), torch.no_grad():
         seen = net.features(parameter.new_zeros(1, *input_shape))  # type: ignore[operator]
-    net.train(was_training)
 
     def shape(t: Tensor) -> tuple[int, int, int]:
         return (t.shape[1], t.shape[2], t.shape[3])

@@ -21,7 +21,7 @@ def grid(tokens: int, image: tuple[int, int]) -> tuple[int, int, int] | None:
 
 
 def layout(shape: torch.Size, image: tuple[int, int]) -> str | None:
-    """"nchw", "nhwc", "tokens", or None for what is not a map of an image of that height and width."""
+    """ "nchw", "nhwc", "tokens", or None for what is not a map of an image of that height and width."""
     if len(shape) == 3:
         return "tokens" if grid(shape[1], image) else None
     if len(shape) != 4:

@@ -24,16 +24,14 @@ ACTIVATIONS = frozenset([*_IN_PLACE, *(f"{name}_" for name in _IN_PLACE), *_OTHE
 
 
 class WatchActivations(TorchFunctionMode):
-    """Tells `seen(number, input, output)` of every activation function that is called, numbered from 0.
+    """Tells of every activation function that is called, numbered from 0.
 
-    What `seen` returns takes the place of the output, unless it is None. `before(number, input)` is
-    told first, while an in-place function has not yet written over its input.
+    `before(number, input)` is called while an in-place function has not yet written over its input,
+    `seen(number, output)` afterwards; what it returns, if not None, takes the place of the output.
     """
 
     def __init__(
-        self,
-        seen: Callable[[int, Tensor], Tensor | None],
-        before: Callable[[int, Tensor], None] | None = None,
+        self, seen: Callable[[int, Tensor], Tensor | None], before: Callable[[int, Tensor], None]
     ) -> None:
         super().__init__()
         self.seen, self.before, self.number = seen, before, 0
@@ -41,24 +39,26 @@ class WatchActivations(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") not in ACTIVATIONS:
             return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         number, self.number = self.number, self.number + 1
-        if self.before is not None and args and isinstance(args[0], Tensor):
-            self.before(number, args[0])
-        out = func(*args, **(kwargs or {}))
+        self.before(number, args[0] if args else kwargs["input"])
+        out = func(*args, **kwargs)
         replaced = self.seen(number, out)
         return out if replaced is None else replaced
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module, or of an activation function (`module` None) inside the module `path`.
+    """One call of a module, or of an activation function (`module` is None).
 
     Attributes:
         path: of the module; of a function, the module called just before it.
-        number: which call of this module it was, from 0; of functions, which activation at all.
+        number: which call of this module it was, from 0; of functions, which function call at all.
+        input: its first argument, where that is a tensor.
         node: the autograd node of the output; names the tensor, also after in-place changes.
         output: None where it is not a single tensor.
         version: how often the output had been changed in place when the call returned.
+        overwrites: the output took the place of the input.
     """
 
     path: str
@@ -203,7 +203,7 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
 def left_as_found(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; every mode, buffer and the random state of the CPU as before, after."""
     modes = {m: m.training for m in module.modules()}
-    buffers = {name: (b, b.detach().clone()) for name, b in module.named_buffers()}
+    buffers = [(b, b.detach().clone()) for b in module.buffers()]
     state = torch.get_rng_state()
     module.eval()
     try:
@@ -212,8 +212,9 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
         for m, mode in modes.items():
             m.training = mode
         with torch.no_grad():
-            for buffer, value in buffers.values():
-                buffer.copy_(value)
+            for buffer, value in buffers:
+                if not torch.equal(buffer, value):  # a needless write would spoil graphs made before
+                    buffer.copy_(value)
         torch.set_rng_state(state)
 
 

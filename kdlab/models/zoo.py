@@ -83,6 +83,21 @@ def table() -> list[dict[str, Any]]:
     ]
 
 
+def canonical(name: str) -> str:
+    """The one spelling of a network's name: "WRN-40-2" is "wrn_40_2". Names of libraries stay as they are.
+
+    Raises:
+        UnknownNameError: no CIFAR network has this name; the nearest are listed.
+    """
+    library, slash, inner = str(name).partition("/")
+    if slash and library.lower() in _LIBRARIES:
+        return f"{library.lower()}/{inner}"
+    known = {_squeeze(n): n for n in NETWORKS}
+    if _squeeze(str(name)) not in known:
+        raise unknown_name("network", name, [*NETWORKS, "torchvision/NAME", "timm/NAME"])
+    return known[_squeeze(str(name))]
+
+
 def build(name: str, num_classes: int = 100, in_channels: int = 3, **kwargs: Any) -> StagedNet:
     """A new network with random weights.
 
@@ -106,10 +121,7 @@ def build(name: str, num_classes: int = 100, in_channels: int = 3, **kwargs: Any
         tapping = {k: kwargs.pop(k) for k in ("stages", "classifier", "input_shape") if k in kwargs}
         module = _LIBRARIES[library.lower()](inner, num_classes, in_channels, kwargs)
         return tap(module, **tapping)
-    known = {_squeeze(n): n for n in NETWORKS}
-    full = known.get(_squeeze(str(name)))
-    if full is None:
-        raise unknown_name("network", name, [*NETWORKS, "torchvision/NAME", "timm/NAME"])
+    full = canonical(name)
     if kwargs:
         option = next(iter(kwargs))
         raise ConfigError(f"{full} has no option {option!r}; it takes num_classes and in_channels.")

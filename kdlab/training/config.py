@@ -13,6 +13,7 @@ from typing import Any
 from kdlab.errors import ConfigError, StudyError
 from kdlab.methods import Method, make
 from kdlab.training.files import read_json
+from kdlab.training.snapshots import snapshot_epochs
 
 STUDY_FORMAT = 1
 
@@ -49,6 +50,13 @@ def seed_list(seed: int, seeds: int | list[int] | None) -> list[int]:
     if len(set(listed)) < len(listed):
         raise ConfigError(f"seeds {listed} name one seed twice.")
     return listed
+
+
+def positive(name: str, value: Any) -> int:
+    """`value` if it is a whole number of at least 1, else a ConfigError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return value
 
 
 def choose_folder(folder: str | Path | None, data_name: str) -> Path:
@@ -129,7 +137,9 @@ def environment() -> dict[str, Any]:
 def study_code(asked: Mapping[str, Any], commands: list[dict[str, Any]], folder: Path) -> str:
     """The Python lines that make a study again, commands given by hand included."""
     lines = ["import kdlab", "", "study = kdlab.Study("]
-    defaults = {"labels_per_class": None, "probe_size": 2000, "snapshots": "geometric"}
+    defaults = {"labels_per_class": None, "probe_size": 2000, "evaluate_every": 1}
+    if asked["snapshots"] == snapshot_epochs("geometric", asked["recipe"]["epochs"]):
+        defaults["snapshots"] = asked["snapshots"]
     for key, value in asked.items():
         if key == "students":
             lines.append("    students={")

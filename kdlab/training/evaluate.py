@@ -16,27 +16,51 @@ from kdlab.training.student import StudentRun
 
 @torch.no_grad()
 def evaluate(
-    student: StudentRun, teachers: Sequence[StagedNet], data: ImageData, device: torch.device, epoch: int
-) -> dict[str, float]:
-    """Accuracy and cross-entropy of the deployed predictor on validation and test split, eval mode."""
-    student.net.eval()
-    student.method.eval()
-    own = student.method.overrides("predict") or student.method.overrides("side_logits")
-    out: dict[str, float] = {}
+    students: Sequence[StudentRun],
+    teachers: Sequence[StagedNet],
+    data: ImageData,
+    device: torch.device,
+    epoch: int,
+) -> dict[str, dict[str, float]]:
+    """What every student scores on the validation and the test split, in eval mode.
+
+    Returns:
+        For each student "val_accuracy", "val_loss", "test_accuracy", "test_loss" of its deployed
+        predictor (accuracies 0..1, losses the mean cross-entropy), and "side/NAME", the test accuracy
+        of each further predictor of its method. Empty splits are left out.
+    """
+    for student in students:
+        student.net.eval()
+        student.method.eval()
+    classifiers = tuple(teacher.classifier for teacher in teachers)
+    scores: dict[str, dict[str, float]] = {student.name: {} for student in students}
     for part, split in (("val", data.val), ("test", data.test)):
-        sums: dict[str, Tensor] = {}
+        reading = ("predict", "side_logits") if part == "test" else ("predict",)
+        share = any(student.method.overrides(name) for student in students for name in reading)
+        sums: dict[tuple[str, str], Tensor] = {}
         for batch in eval_batches(split, data.mean, data.std, 512, device):
-            features = student.net.features(batch.images)
-            seen = tuple(t.features(batch.images) for t in teachers) if own else ()
-            classifiers = tuple(t.classifier for t in teachers)
-            step = Step(features, batch.labels, seen, classifiers, batch.index, epoch)
-            logits = student.method.predict(step)
-            _add(sums, f"{part}_accuracy", (logits.argmax(dim=1) == batch.labels).sum())
-            _add(sums, f"{part}_loss", F.cross_entropy(logits.float(), batch.labels, reduction="sum"))
-            if part == "test":
-                for name, side in student.method.side_logits(step).items():
-                    _add(sums, f"side/{name}", (side.argmax(dim=1) == batch.labels).sum())
-        out |= {key: float(value) / len(split) for key, value in sums.items()}
+            seen = tuple(teacher.features(batch.images) for teacher in teachers) if share else ()
+            for student in students:
+                features = student.net.features(batch.images)
+                step = Step(features, batch.labels, seen, classifiers, batch.index, epoch)
+                for key, value in _scores(student, step, part).items():
+                    place = (student.name, key)
+                    sums[place] = sums[place] + value if place in sums else value
+        for (name, key), value in sums.items():
+            scores[name][key] = float(value) / len(split)
+    return scores
+
+
+def _scores(student: StudentRun, step: Step, part: str) -> dict[str, Tensor]:
+    """Sums over one batch."""
+    logits = student.method.predict(step)
+    out = {
+        f"{part}_accuracy": (logits.argmax(dim=1) == step.target).sum(),
+        f"{part}_loss": F.cross_entropy(logits.float(), step.target, reduction="sum"),
+    }
+    if part == "test":
+        for name, side in student.method.side_logits(step).items():
+            out[f"side/{name}"] = (side.argmax(dim=1) == step.target).sum()
     return out
 
 
@@ -48,7 +72,3 @@ def accuracy(net: StagedNet, split: Split, data: ImageData, device: torch.device
     for batch in eval_batches(split, data.mean, data.std, 512, device):
         right += (net(batch.images).argmax(dim=1) == batch.labels).sum()
     return float(right) / len(split)
-
-
-def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
-    sums[key] = sums[key] + value if key in sums else value

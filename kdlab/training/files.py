@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,43 +11,26 @@ from typing import Any
 from torch import Tensor
 
 from kdlab.errors import CheckpointError, StudyError
+from kdlab.files import whole_file
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one move.
-
-    A reader, or a process killed at any instant, sees the old file or the new one, never a part.
+    """Let `write` fill a file that takes the place of `path` when it is whole.
 
     Raises:
         StudyError: the folder cannot be written to, or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise StudyError(
-            f"Cannot write to {path.parent}: {error.strerror}; choose a folder you may write to."
-        ) from error
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StudyError(
-            f"Cannot write {path}: {error.strerror or error}; the file as it was is kept."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    from safetensors import SafetensorError
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    try:
+        with whole_file(path) as temporary:
+            write(temporary)
+    except (OSError, SafetensorError) as error:  # a full disk comes as either
+        why = getattr(error, "strerror", None) or error
+        raise StudyError(
+            f"Cannot write {path} ({why}); what was there is kept. "
+            "Make room, or choose a folder you may write to."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

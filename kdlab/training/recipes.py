@@ -165,6 +165,9 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe("cifar_quick", 30, 128, 0.1, "onecycle", nesterov=True, augment="crop_flip"),
         Recipe("lab_demo", 5, 128, 0.05, "cosine", nesterov=True, augment="none"),
+        Recipe(
+            "lab_small", 20, 64, 0.05, "cosine", nesterov=True, augment="none"
+        ),  # for a thousand pictures or so
     )
 }
 
@@ -173,6 +176,7 @@ _BY_DATA = {
     "cifar100": "cifar_quick",
     "svhn": "cifar_quick",
     "stl10": "cifar_quick",
+    "digits": "lab_small",
 }
 
 
@@ -187,7 +191,8 @@ def get_recipe(
 
     Args:
         recipe: name, `Recipe`, mapping of its fields, or None for the default of `data_name`
-            (`cifar_quick` for colour photographs, `lab_demo` otherwise).
+            (`cifar_quick` for colour
+            photographs, `lab_small` for digits, `lab_demo` otherwise).
         epochs: another length; milestones are scaled with it.
         **changes: other fields to replace; None leaves a field as it is.
 

@@ -114,10 +114,10 @@ class StudyResults(StudyState):
                 k: [] for k in ("seed", "epoch", "last", "best", "best_epoch", "val")
             }
             for seed, run in self.record.runs.items():
-                rows = [row for row in run.rows if row["student"] == name]
+                rows = [row for row in run.rows if row["student"] == name and "test_accuracy" in row]
                 if not rows:
                     continue
-                best = max(rows, key=lambda row: (row["val_accuracy"], -row["epoch"]))
+                best = max(rows, key=lambda row: (row.get("val_accuracy", 0.0), -row["epoch"]))
                 values = (
                     seed,
                     rows[-1]["epoch"],

@@ -54,6 +54,8 @@ class Study(Worker):
         teacher_epochs, teacher_recipe, teacher_seed: of teachers trained on demand.
         snapshots: epochs at which representations are kept: "geometric", "all", "ends" or a list.
         probe_size: pictures of the probe set, half validation and half test.
+        evaluate_every: epochs between two looks at validation and test accuracy; the last is always
+            looked at.
 
     Raises:
         ConfigError: a name, value or combination that cannot work.
@@ -84,6 +86,7 @@ class Study(Worker):
         teacher_seed: int = 0,
         snapshots: str | Sequence[int] = "geometric",
         probe_size: int = 2000,
+        evaluate_every: int = 1,
     ) -> None:
         self.device = choose_device(device)
         self._methods = config.student_methods({"alone": "ce", "KD": "kd"} if students is None else students)
@@ -111,6 +114,7 @@ class Study(Worker):
             "seeds": self.seeds,
             "snapshots": snapshot_epochs(snapshots, self.recipe.epochs),
             "probe_size": probe_size,
+            "evaluate_every": config.positive("evaluate_every", evaluate_every),
         }
         self._check_networks()
         self._start_empty(config.choose_folder(folder, whole.name), asked)

@@ -12,12 +12,12 @@ import torch
 
 from kdlab.data import ImageData
 from kdlab.errors import CheckpointError, StudyError
-from kdlab.models import build, load_checkpoint, save_checkpoint, state_hash
+from kdlab.models import build, canonical, load_checkpoint, save_checkpoint, state_hash
 from kdlab.models.features import StagedNet
 from kdlab.training.control import Control
 from kdlab.training.events import Board
 from kdlab.training.files import locked, read_json, write_json
-from kdlab.training.loop import Run, RunPlan
+from kdlab.training.loop import MEMORY_FORMAT, Run, RunPlan
 from kdlab.training.progress import show_progress
 from kdlab.training.recipes import Recipe, get_recipe
 from kdlab.training.record import RunRecord
@@ -54,7 +54,7 @@ class TeacherInfo:
 
 def freeze(net: StagedNet, device: torch.device | str = "cpu") -> StagedNet:
     """Put a network in eval mode on `device` and let none of its weights take a gradient."""
-    return net.to(device).eval().requires_grad_(False)
+    return net.to(device).to(memory_format=MEMORY_FORMAT).eval().requires_grad_(False)
 
 
 def cache_folder() -> Path:
@@ -94,6 +94,7 @@ def get_teacher(
         CheckpointError: the cached file is damaged; the message says which folder to delete.
         StudyError: the training was stopped before its end.
     """
+    name = canonical(name)
     chosen_recipe = get_recipe(recipe, data_name=data.name, epochs=epochs)
     where = choose_device(device)
     key = f"{derive(seed, name, data.fingerprint, sorted(chosen_recipe.to_dict().items())):016x}"

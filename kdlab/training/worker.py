@@ -64,6 +64,7 @@ class Worker(Steering, StudyResults):
                 folder=self._seed_folder(seed),
                 probe=self.probe_set,
                 snapshot_epochs=self.asked["snapshots"],
+                evaluate_every=self.asked["evaluate_every"],
                 progress={"seed_number": number, "seeds": len(self.seeds)},
             )
             commands = [c for c in self.record.commands if c["seed_number"] <= number]
