@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from kdlab.errors import ConfigError, UnknownNameError
-from kdlab.models import Features, StagedNet, build, inspect_net, names, table
+from kdlab.models import Features, StagedNet, build, canonical, inspect_net, names, table
 from kdlab.models.zoo import NETWORKS
 
-MANIFEST: dict[str, Any] = json.loads((Path(__file__).parent / "test_models_manifest.json").read_text())["nets"]
+MANIFEST: dict[str, Any] = json.loads((Path(__file__).parent / "test_models_manifest.json").read_text())[
+    "nets"
+]
 FAMILIES = ["resnet8", "resnet8x4", "wrn_16_1", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"]
 
 
@@ -196,6 +198,7 @@ def test_images_that_do_not_fit_are_refused_with_the_remedy() -> None:
     ],
 )
 def test_names_are_read_kindly(written: str, meant: str) -> None:
+    assert canonical(written) == meant
     keys = list(build(written).state_dict())
     assert keys == [key for key, _ in manifest_state(meant)]
 
@@ -203,6 +206,9 @@ def test_names_are_read_kindly(written: str, meant: str) -> None:
 def test_unknown_names_and_numbers() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'resnet8'"):
         build("resnet9")
+    with pytest.raises(UnknownNameError, match="did you mean 'vgg1"):
+        canonical("vgg12")
+    assert canonical("Torchvision/resnet18") == "torchvision/resnet18"
     with pytest.raises(ConfigError, match="num_classes is a whole number of at least 2, not 1"):
         build("resnet8", num_classes=1)
     with pytest.raises(ConfigError, match=r"in_channels .* not 2\.5"):
@@ -252,4 +258,10 @@ def test_hooks_see_plain_tensors() -> None:
 
 
 def test_registry_is_consistent() -> None:
-    assert {n.family for n in NETWORKS.values()} == {"ResNet", "Wide ResNet", "VGG", "MobileNet", "ShuffleNet"}
+    assert {n.family for n in NETWORKS.values()} == {
+        "ResNet",
+        "Wide ResNet",
+        "VGG",
+        "MobileNet",
+        "ShuffleNet",
+    }

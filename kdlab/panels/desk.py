@@ -1,0 +1,50 @@
+"""The mixing desk: one widget with the transport buttons, a switch and weight per term, and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+_HERE = Path(__file__).parent
+
+Command = Callable[[dict[str, Any]], None]
+
+
+class Desk(anywidget.AnyWidget):
+    """The controls of a study as one widget. It shows and asks; it decides nothing.
+
+    Args:
+        spec: what never changes (see `desk_state.spec`).
+        live: what does (see `desk_state.live`); replaced by the painter.
+        on_command: called with each message of the page, on whichever thread handles it:
+            {"do": "play" | "pause" | "step" | "stop" | "set" | "dismiss", "id": int, ...}.
+
+    Attributes:
+        curve, log, zoom, seed: what the curves show: key of the record, logarithmic or not, only
+            the upper part of the accuracy axis, and the seed as text ("" is the latest). Page and
+            Python may set them.
+        dark: whether the page's theme is dark; the page sets it.
+    """
+
+    _esm = (_HERE / "desk.js").read_text(encoding="utf-8")
+    _css = (_HERE / "desk.css").read_text(encoding="utf-8")
+    spec = traitlets.Dict().tag(sync=True)
+    live = traitlets.Dict().tag(sync=True)
+    curve = traitlets.Unicode("loss").tag(sync=True)
+    log = traitlets.Bool(True).tag(sync=True)
+    zoom = traitlets.Bool(False).tag(sync=True)
+    seed = traitlets.Unicode("").tag(sync=True)
+    dark = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, spec: Mapping[str, Any], live: Mapping[str, Any], on_command: Command) -> None:
+        super().__init__(spec=dict(spec), live=dict(live))
+        self._on_command = on_command
+        self.on_msg(self._receive)
+
+    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if isinstance(content, dict) and isinstance(content.get("do"), str):
+            self._on_command(content)

@@ -1,0 +1,127 @@
+"""The figure of the live embedding: one small square plot per network, all with the same axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdlab.panels import looks
+from kdlab.panels.live import LiveFigure
+
+MOST_COLUMNS = 4
+ROW_HEIGHT = 250
+_LEGEND_HEIGHT = 60
+_NOTHING = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What one small plot shows: (n, 2) points, (n,) texts for the pointer, and a note for its title."""
+
+    points: np.ndarray
+    hover: np.ndarray
+    note: str
+
+
+class SmallMultiples:
+    """A `LiveFigure` of clouds that share one frame.
+
+    Args:
+        titles: of the plots, in order; may contain plotly's markup.
+        names: plain names for the pointer.
+        class_names: for the legend.
+
+    Attributes:
+        figure: to be placed in a panel.
+    """
+
+    def __init__(self, titles: Sequence[str], names: Sequence[str], class_names: Sequence[str]) -> None:
+        self._titles, self._names, self._class_names = list(titles), list(names), list(class_names)
+        self._limit, self._dark = 0.0, False
+        self._labels = _NOTHING
+        self.figure = LiveFigure(data=self._traces(), layout=self._layout())
+        self.figure._config = {"displayModeBar": False, "responsive": True}
+
+    def _traces(self) -> list[dict[str, Any]]:
+        common = dict(type="scatter", mode="markers")
+        traces: list[dict[str, Any]] = [
+            common
+            | dict(
+                x=_NOTHING,
+                y=_NOTHING,
+                xaxis=f"x{_axis(number)}",
+                yaxis=f"y{_axis(number)}",
+                name=name,
+                marker=dict(size=6, line=dict(width=0)),
+                showlegend=False,
+                hovertemplate=f"{name}<br>%{{customdata}}<extra></extra>",
+            )
+            for number, name in enumerate(self._names)
+        ]
+        for name, color, symbol in looks.class_legend(self._class_names):
+            marker = dict(color=color, symbol=symbol, size=8)
+            traces.append(common | dict(x=[None], y=[None], name=name, marker=marker))
+        return traces
+
+    def _layout(self) -> dict[str, Any]:
+        count = len(self._titles)
+        columns = 3 if count in (5, 6) else min(count, MOST_COLUMNS)
+        rows = -(-count // columns)
+        height = ROW_HEIGHT * rows
+        gap_x, gap_y = 0.02, 28 / height
+        width, tall = (1 - gap_x * (columns - 1)) / columns, 1 / rows - gap_y
+        legend = dict(orientation="h", x=0, y=-0.01, yanchor="top", itemclick=False, itemdoubleclick=False)
+        layout = looks.layout() | dict(
+            height=height + _LEGEND_HEIGHT, margin=dict(l=4, r=4, t=6, b=_LEGEND_HEIGHT - 6), legend=legend
+        )
+        frame: dict[str, Any] = dict(
+            showticklabels=False, zeroline=False, showgrid=False, showline=True, mirror=True
+        )
+        frame |= dict(linecolor=looks.FRAME, range=[-1, 1], fixedrange=True)
+        titles = []
+        for number, title in enumerate(self._titles):
+            row, column = divmod(number, columns)
+            left, top = column * (width + gap_x), 1 - row / rows - gap_y
+            me = _axis(number)
+            layout[f"xaxis{me}"] = frame | dict(domain=[left, left + width], anchor=f"y{me}")
+            # one unit is as long upwards as sideways: distances may be compared
+            layout[f"yaxis{me}"] = frame | dict(
+                domain=[top - tall, top], anchor=f"x{me}", scaleanchor=f"x{me}"
+            )
+            place = dict(x=left, y=top, xref="paper", yref="paper", xanchor="left", yanchor="bottom")
+            titles.append(place | dict(text=title, showarrow=False, font=dict(size=13)))
+        return layout | dict(annotations=titles)
+
+    def draw(self, clouds: Sequence[Cloud], labels: np.ndarray, limit: float, dark: bool) -> None:
+        """Show one cloud in each plot.
+
+        Args:
+            clouds: in the order of the titles.
+            labels: (n,) class of each point, the same in all plots.
+            limit: the plots show at least -limit..limit in both directions.
+            dark: whether the paper is.
+        """
+        recolour = dark != self._dark or len(self._labels) != len(labels)
+        colours, symbols = looks.class_marks(labels, dark)
+        with self.figure.drawing() as figure:
+            for number, cloud in enumerate(clouds):
+                trace, me = figure.data[number], _axis(number)
+                trace.update(x=cloud.points[:, 0], y=cloud.points[:, 1], customdata=cloud.hover)
+                if recolour:
+                    trace.marker.update(color=colours, symbol=symbols)
+                if limit != self._limit:
+                    figure.layout[f"xaxis{me}"].range = [-limit, limit]
+                    figure.layout[f"yaxis{me}"].range = [-limit, limit]
+                figure.layout.annotations[number].text = f"{self._titles[number]} {cloud.note}"
+            if recolour:
+                for trace, entry in zip(figure.data[len(clouds) :], looks.class_legend(self._class_names)):
+                    trace.marker.color = looks.on_paper(entry[1], dark)
+        self._labels, self._limit, self._dark = labels, limit, dark
+
+
+def _axis(number: int) -> str:
+    """Plotly's suffix of the axes of plot `number` (from 0)."""
+    return "" if number == 0 else str(number + 1)

@@ -1,0 +1,193 @@
+"""The panel of a study: mixing desk, live curves and live embedding."""
+
+from __future__ import annotations
+
+import threading
+import time
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+from kdlab.panels import desk_state, wording
+from kdlab.panels.curves import CurvesView
+from kdlab.panels.desk import Desk
+from kdlab.panels.embedding import EmbeddingView
+from kdlab.panels.live import Pulse, answer_while_busy
+from kdlab.panels.painter import Painter, View
+from kdlab.plots import theme
+
+_FORGET = 5.0  # seconds after which a request that the study did not take up is no longer shown
+_REACHED = {
+    "play": ("training", "preparing", "finished", "failed"),
+    "pause": ("paused", "finished", "failed", "stopped"),
+    "step": ("paused", "finished", "failed"),
+    "stop": ("stopped", "finished", "failed"),
+}
+
+
+class StudyPanel(widgets.VBox):
+    """Controls and live figures of a study: `study.panel()`.
+
+    A switch and a weight for every term of every student, play / pause / step / stop, progress, loss
+    and accuracy curves with a mark at each change, and the students' representations in the
+    teacher's plane. It works on a new, running, paused, stopped, finished or failed study, several
+    panels may show one study, and what is done in Python shows here too.
+
+    Callbacks may run on any thread: they call the study and leave a note for the painter, which
+    alone writes to widgets.
+
+    Args:
+        study: a `kdlab.Study`, new or loaded.
+        hz: most frames a second.
+    """
+
+    def __init__(self, study: Any, *, hz: float = 8.0) -> None:
+        self.study = study
+        self._lock = threading.Lock()  # guards the notes of the callbacks below
+        self._requested: tuple[str, float] | None = None
+        self._asked: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
+        self._errors: list[str] = []
+        self._code = "study.panel()"
+        self._answered = 0
+        self._progress: dict[str, Any] = dict(study.board.latest("progress") or {})
+
+        styles = theme.styles(study.names, [study.teacher_name] if study.teacher_name else [])
+        self.curves = CurvesView(study, styles)
+        self.embedding = EmbeddingView(study, watched=self._watched)
+        self.desk = Desk(desk_state.spec(study, styles), self._live(), self._receive)
+        self.desk.observe(self._choose, ["curve", "log", "zoom", "seed", "dark"])
+        self.caption = widgets.HTML()
+        self.caption.add_class("kd-caption")
+        self.pulse = Pulse()
+        figures = [self.curves.figure, self.embedding.figure]
+        for figure in figures:
+            figure.add_class("kd-figure")
+        super().__init__(
+            [self.desk, *figures, self.caption, self.pulse],
+            layout=widgets.Layout(width="100%", max_width="1400px"),
+        )
+        for part in (self.desk, self.pulse, *figures):
+            answer_while_busy(part)
+        views: list[View] = [self.curves, self.embedding, self]
+        news = study.board.subscribe()
+        self.painter = Painter(news, views, hz=hz, pulse=self.pulse, on_error=self._show_error).start()
+
+    # ---- what the page asks for (any thread) -------------------------------------------------------------
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        """Do what the page asks for; an error is shown in the panel."""
+        try:
+            self._do(message)
+        except Exception as error:
+            self._show_error(f"{type(error).__name__}: {error}")
+        finally:
+            with self._lock:
+                self._answered = max(self._answered, int(message.get("id", 0)))
+            self._poke()
+
+    def _do(self, message: dict[str, Any]) -> None:
+        action = message["do"]
+        if action == "dismiss":
+            with self._lock:
+                del self._errors[int(message["index"]) : int(message["index"]) + 1]
+        elif action == "set":
+            change = {key: message[key] for key in ("weight", "enabled") if message.get(key) is not None}
+            self.set(message["student"], message["term"], **change)
+        elif action in _REACHED:
+            count = int(message.get("n", 1))
+            self._note(action, f"study.step({count})" if action == "step" else f"study.{action}()")
+            self.study.step(count) if action == "step" else getattr(self.study, action)()
+
+    def _note(self, action: str, code: str) -> None:
+        with self._lock:
+            self._requested, self._code = (action, time.monotonic()), code
+
+    def set(self, student: str, term: str, **change: Any) -> None:
+        """Change a term as the desk does: at once in what is shown, before the next step in training."""
+        future = self.study.set(student, term, **change)
+        with self._lock:
+            before = self._asked.get((student, term), ({}, 0.0))[0]
+            self._asked[student, term] = ({**before, **change}, time.monotonic())
+            self._code = wording.set_code(student, term, **change)
+        future.add_done_callback(self._after_set)
+        self._poke()
+
+    def _after_set(self, future: Any) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self._show_error(f"{type(error).__name__}: {error}")
+
+    def _choose(self, _change: Any) -> None:
+        desk, curves = self.desk, self.curves
+        curves.key, curves.log, curves.zoom, curves.seed = desk.curve, desk.log, desk.zoom, self._seed()
+        curves.dark = self.embedding.dark = desk.dark
+        self._poke()
+
+    def _seed(self) -> int | None:
+        """The seed that is shown; None for the latest."""
+        return int(self.desk.seed) if self.desk.seed else None
+
+    def _show_error(self, text: str) -> None:
+        with self._lock:
+            if text in self._errors:
+                return
+            self._errors = [*self._errors[-4:], text]
+        self._poke()
+
+    def _poke(self) -> None:
+        """Wake the painter."""
+        self.study.board.post(poke=time.monotonic())
+
+    def _watched(self) -> bool:
+        """Whether the page answered the last frame (or has not been asked yet)."""
+        return not self.painter.lags or self.painter.lags[-1] != float("inf")
+
+    # ---- what the painter draws ----------------------------------------------------------------------------
+
+    def paint(self, news: dict[str, Any]) -> float | None:
+        """Bring the desk and the caption up to date."""
+        if news.get("progress"):
+            self._progress = dict(news["progress"])
+        if news.get("error"):
+            self._show_error(f"Training failed. {news['error']}")
+        try:
+            self.desk.live = self._live(self._seed())
+        except Exception as error:  # the rest of the desk stays as it was
+            self._show_error(f"The desk cannot be brought up to date: {type(error).__name__}: {error}")
+            with self._lock:
+                self.desk.live = self.desk.live | {"errors": list(self._errors), "answered": self._answered}
+        caption = escape(self.embedding.caption)
+        if self.caption.value != caption:
+            self.caption.value = caption
+        return 0.3 if self._requested or self._asked else None
+
+    def _live(self, seed: int | None = None) -> dict[str, Any]:
+        study, now = self.study, time.monotonic()
+        with self._lock:
+            if self._requested and (
+                study.state in _REACHED[self._requested[0]] or now - self._requested[1] > _FORGET
+            ):
+                self._requested = None
+            for key, (change, at) in list(self._asked.items()):
+                state = study.terms(key[0])[key[1]].state()
+                if now - at > _FORGET or all(state[name] == value for name, value in change.items()):
+                    del self._asked[key]
+            asked = {key: change for key, (change, _) in self._asked.items()}
+            requested = self._requested[0] if self._requested else None
+            errors, code, answered = list(self._errors), self._code, self._answered
+        return desk_state.live(
+            study,
+            progress=self._progress,
+            requested=requested,
+            asked=asked,
+            seed=seed,
+            code=code,
+            errors=errors,
+            answered=answered,
+        )
+
+    def close(self) -> None:
+        """End the painter and close the widgets; the study goes on."""
+        self.painter.close(timeout=2.0)
+        super().close()

@@ -1,0 +1,221 @@
+"""How all figures look: colours, dashes, markers, text; light and dark.
+
+Every colour that a figure may use comes in a pair, one for light and one for dark paper, so that a
+finished figure is turned from one into the other by exchanging colours (`recolour`; the report does
+the same in the browser). Nothing is told apart by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PAPER = "#ffffff"
+INK = "#1b1f24"
+MUTED = "#5b636e"
+GRID = "#e2e5e9"
+FAINT = "#b4bac2"
+
+# Okabe and Ito (2008), without black, which is the teacher's
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
+CLASS_COLORS = (*OKABE_ITO[:6], "#B5A600", "#8C564B", "#7D55C7", "#808080")
+CLASS_SYMBOLS = (*SYMBOLS, "pentagon", "hexagram")
+
+_AXIS = {
+    "gridcolor": GRID,
+    "zerolinecolor": GRID,
+    "linecolor": FAINT,
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": FAINT,
+    "ticklen": 4,
+    "automargin": True,
+}
+
+# light -> dark; what is not listed is readable on both
+DARK: Mapping[str, str] = {
+    PAPER: "#171a1f",
+    INK: "#eceff3",
+    MUTED: "#a5adb8",
+    GRID: "#31363e",
+    FAINT: "#5a626d",
+    "#0072B2": "#3D9BE0",
+    "#8C564B": "#B57F73",
+    "#7D55C7": "#A98AE6",
+    "#B5A600": "#F0E442",
+    "#F0E442": "#F0E443",  # already light; a value of its own keeps the way back unambiguous
+}
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+WIDTH = 900  # the narrowest page on which everything must be readable
+SLIDER_HEIGHT = 90  # pixels that a slider adds to a figure
+SEQUENTIAL = "Cividis"  # made for colour-blind readers, even in lightness
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, dash and marker of one network, in plotly's words."""
+
+    color: str
+    dash: str
+    symbol: str
+    width: float = 2.4
+
+    def line(self) -> dict[str, Any]:
+        """For `line=` of a trace."""
+        return {"color": self.color, "dash": self.dash, "width": self.width}
+
+    def marker(self, size: float = 8) -> dict[str, Any]:
+        """For `marker=` of a trace; a thin rim of paper keeps markers apart."""
+        return {
+            "color": self.color,
+            "symbol": self.symbol,
+            "size": size,
+            "line": {"color": PAPER, "width": 1},
+        }
+
+
+_TEACHERS = (
+    Style(INK, "dash", "hexagon", 2.0),
+    Style(MUTED, "dot", "pentagon", 2.0),
+    Style(INK, "dashdot", "star", 2.0),
+)
+
+
+def styles(students: Sequence[str], teachers: Sequence[str] = ()) -> dict[str, Style]:
+    """A style for each network, fixed by its place in the study; teachers are neutral and dashed.
+
+    Args:
+        students: all students of the study in their order, also those that are not drawn.
+        teachers: names of the teachers.
+    """
+    out = {name: _TEACHERS[i % len(_TEACHERS)] for i, name in enumerate(teachers)}
+    for i, name in enumerate(students):
+        out[name] = Style(OKABE_ITO[i % len(OKABE_ITO)], DASHES[i % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])
+    return out
+
+
+def class_style(label: int) -> tuple[str, str]:
+    """Colour and marker of a class; the first 30 all differ in at least one of them."""
+    return (
+        CLASS_COLORS[label % len(CLASS_COLORS)],
+        CLASS_SYMBOLS[(label + label // len(CLASS_COLORS)) % len(CLASS_SYMBOLS)],
+    )
+
+
+def apply(
+    fig: go.Figure,
+    *,
+    summary: str,
+    title: str | None = None,
+    height: int = 430,
+    legend: bool = True,
+    dark: bool = False,
+    **layout: Any,
+) -> go.Figure:
+    """Give `fig` the common look and its text alternative; returns the (re-coloured) figure.
+
+    Args:
+        summary: what the figure shows in one or two sentences, kept in `layout.meta["summary"]`.
+        title: short; figures in a report have their heading outside.
+        height: in pixels; the width follows the page.
+        legend: below the plot.
+        dark: light lines on dark paper.
+        layout: anything else of plotly's layout.
+    """
+    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
+        for key, value in _AXIS.items():
+            if axis[key] is None:  # what the figure has chosen stays
+                axis[key] = value
+        axis.title.standoff = 8
+    fig.update_layout(
+        template="none",
+        meta={"summary": summary},
+        height=height,
+        autosize=True,
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        font=dict(family=FONT, size=14, color=INK),
+        margin=dict(l=60, r=24, t=56 if title else 28, b=52),
+        hoverlabel=dict(
+            font=dict(family=FONT, size=13, color=INK), bgcolor=PAPER, bordercolor=FAINT, namelength=-1
+        ),
+        showlegend=legend,
+    )
+    if title:
+        fig.update_layout(
+            title=dict(text=title, font=dict(size=17, color=INK), x=0, xref="paper", xanchor="left")
+        )
+    if legend:
+        fig.update_layout(
+            legend=dict(
+                orientation="h",
+                x=0,
+                xanchor="left",
+                y=1.02,
+                yanchor="bottom",
+                font=dict(size=13, color=INK),
+                itemwidth=44,  # wide enough to tell the dashes apart
+                traceorder="normal",
+                bgcolor="rgba(0,0,0,0)",
+            )
+        )
+    fig.update_layout(**layout)
+    for note in fig.layout.annotations:
+        if note.font.color is None:
+            note.font.color = INK
+    return recolour(fig, dark=True) if dark else fig
+
+
+def recolour(fig: go.Figure, dark: bool) -> go.Figure:
+    """A copy of `fig` for dark (or back for light) paper; every paired colour is exchanged."""
+    import plotly.graph_objects as go
+
+    pairs = dict(DARK) if dark else {night: day for day, night in DARK.items()}
+    pairs = {day.lower(): night for day, night in pairs.items()}
+
+    def exchange(value: Any) -> Any:
+        if isinstance(value, str):
+            return pairs.get(value.lower(), value) if value.startswith("#") else value
+        if isinstance(value, Mapping):
+            return {key: exchange(v) for key, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [exchange(v) for v in value]
+        return value
+
+    return go.Figure(exchange(fig.to_dict()), skip_invalid=False)
+
+
+def faint(color: str, alpha: float = 0.16) -> str:
+    """`color` (#rrggbb) as a translucent fill, readable on both papers."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def shortened(text: str, most: int = 14) -> str:
+    """`text`, cut with an ellipsis where it would not fit."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def slider(labels: Sequence[str], prefix: str, active: int, *, redraw: bool = False) -> dict[str, Any]:
+    """A slider that goes through the frames named `labels`, for `layout.sliders`."""
+    how = {"mode": "immediate", "frame": {"duration": 350, "redraw": redraw}, "transition": {"duration": 300}}
+    return {
+        "active": active,
+        "currentvalue": {"prefix": prefix, "font": {"size": 14, "color": INK}},
+        "font": {"size": 12, "color": MUTED},
+        "pad": {"t": 36, "b": 6},
+        "len": 0.96,
+        "x": 0.02,
+        "bgcolor": GRID,
+        "bordercolor": FAINT,
+        "activebgcolor": FAINT,
+        "tickcolor": FAINT,
+        "steps": [{"label": label, "method": "animate", "args": [[label], how]} for label in labels],
+    }

@@ -1,0 +1,296 @@
+"""KD taken apart, sample by sample: target part, non-target part, and what couples them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from kdlab.errors import ConfigError
+from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.sources import as_source
+from kdlab.probes.words import listed, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUADRANTS = (
+    "teacher right, student right",
+    "teacher right, student wrong",
+    "teacher wrong, student right",
+    "both wrong",
+)
+SWEEP = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+@dataclass(frozen=True)
+class LogitDecomposition:
+    """KL(teacher || student) = TCKD + (1 - p_t^T) NCKD of n pictures and S students.
+
+    Losses are multiplied by tau^2, as in training (Zhao et al., CVPR 2022).
+
+    Attributes:
+        students: shown here; roster: all of the study, from which figures take their colours.
+        teacher: its name. epoch: -1 for networks given without a training. seed: of the run.
+        temperature: tau.
+        target, index: (n,). class_names: one a class. images: (n, C, H, W) uint8, or None.
+        teacher_logits: (n, K). student_logits: (S, n, K).
+        p_t_teacher: (n,) the teacher's probability of the true class at tau. p_t_student: (S, n).
+        tckd, nckd, product, kd: (S, n); product = weight * nckd, kd = tckd + product.
+        weight: (n,) 1 - p_t_teacher.
+        quadrant: (S, n) number in `QUADRANTS`: who is right.
+        sweep: (T,) temperatures. sweep_share: (S, T) batch TCKD / batch KD at each.
+        sweep_kd: (S, T) batch KD.
+    """
+
+    students: tuple[str, ...]
+    roster: tuple[str, ...]
+    teacher: str
+    epoch: int
+    seed: int
+    temperature: float
+    target: np.ndarray
+    index: np.ndarray
+    class_names: tuple[str, ...]
+    images: np.ndarray | None
+    teacher_logits: np.ndarray
+    student_logits: np.ndarray
+    p_t_teacher: np.ndarray
+    p_t_student: np.ndarray
+    tckd: np.ndarray
+    nckd: np.ndarray
+    weight: np.ndarray
+    product: np.ndarray
+    kd: np.ndarray
+    quadrant: np.ndarray
+    sweep: np.ndarray
+    sweep_share: np.ndarray
+    sweep_kd: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        """(S,) share of TCKD in the mean KD loss at `temperature`."""
+        return self.tckd.mean(axis=1) / np.maximum(self.kd.mean(axis=1), 1e-300)
+
+    def probabilities(self, temperature: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Softmax at `temperature` (default the result's own): teacher (n, K), students (S, n, K)."""
+        tau = self.temperature if temperature is None else temperature
+        return _softmax(self.teacher_logits / tau), _softmax(self.student_logits / tau)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each student and picture."""
+        import pandas as pd
+
+        rows = []
+        for s, name in enumerate(self.students):
+            for i in range(len(self.target)):
+                rows.append(
+                    {
+                        "network": name,
+                        "index": int(self.index[i]),
+                        "label": int(self.target[i]),
+                        "quadrant": QUADRANTS[self.quadrant[s, i]],
+                        "p_t_teacher": self.p_t_teacher[i],
+                        "p_t_student": self.p_t_student[s, i],
+                        "tckd": self.tckd[s, i],
+                        "nckd": self.nckd[s, i],
+                        "weight": self.weight[i],
+                        "product": self.product[s, i],
+                        "kd": self.kd[s, i],
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def by_class(self) -> pd.DataFrame:
+        """Means over the pictures of each class: one row for each student and class."""
+        return (
+            self.to_frame()
+            .drop(columns=["index", "quadrant"])
+            .groupby(["network", "label"], sort=False)
+            .mean()
+            .reset_index()
+        )
+
+    def confusion(self) -> tuple[np.ndarray, np.ndarray]:
+        """Dark knowledge by class: teacher (K, K), students (S, K, K).
+
+        Row c is the mean, over pictures of class c, of the probabilities of the other classes at tau,
+        renormalised to sum to 1; the diagonal is 0. NaN rows: no picture of that class.
+        """
+        teacher, student = self.probabilities()
+        every = np.concatenate([teacher[None], student])
+        rows = np.arange(len(self.target))
+        every[:, rows, self.target] = 0.0
+        every /= np.maximum(every.sum(axis=2, keepdims=True), 1e-300)
+        classes = every.shape[2]
+        out = np.full((len(every), classes, classes), np.nan)
+        for label in np.unique(self.target):
+            out[:, label] = every[:, self.target == label].mean(axis=1)
+        return out[0], out[1:]
+
+    def interesting(self, count: int = 4) -> list[int]:
+        """Places of pictures worth a look, one of each quadrant first, by the size of their KD loss."""
+        strength = self.kd.mean(axis=0)
+        order: list[int] = []
+        for quadrant in (1, 2, 3, 0):
+            share = (self.quadrant == quadrant).mean(axis=0)
+            where = np.flatnonzero(share > 0)
+            order += [
+                int(i) for i in where[np.lexsort((-strength[where], -share[where]))][: max(count - 3, 1)]
+            ]
+        unsure = np.argsort(self.p_t_teacher)  # pictures that the teacher finds hard, if places are left
+        order += [int(i) for i in unsure]
+        return list(dict.fromkeys(order))[:count]
+
+    @property
+    def summary(self) -> str:
+        """One sentence: how much of the KD loss is about the target class, now and at other temperatures."""
+        said = [f"{name} {percent(value, 0)}" for name, value in zip(self.students, self.share, strict=True)]
+        when = "" if self.epoch == AS_GIVEN else f" after epoch {self.epoch}"
+        first, last = self.sweep_share[:, 0].mean(), self.sweep_share[:, -1].mean()
+        return (
+            f"At temperature {self.temperature:g}{when}, the part of the KD loss that is about the "
+            "true class "
+            f"(TCKD) is {listed(said)}; on average it goes from {percent(first, 0)} at temperature "
+            f"{self.sweep[0]:g} to {percent(last, 0)} at {self.sweep[-1]:g}."
+        )
+
+
+def logit_decomposition(
+    source: Any,
+    samples: Sequence[int] | None = None,
+    *,
+    temperature: float = 4.0,
+    target: Any = None,
+    images: Any = None,
+    teacher: str | None = None,
+    students: str | Iterable[str] | None = None,
+    epoch: int = -1,
+    seed: int | None = None,
+    sweep: Sequence[float] = SWEEP,
+) -> LogitDecomposition:
+    """Take the KD loss between teacher and students apart, on held-out pictures.
+
+    Args:
+        source: a study; or name -> logits (n, K), snapshot or module (with `target`, and `teacher`).
+        samples: places among the evaluation pictures; None means all.
+        temperature: tau > 0.
+        teacher: which name is the teacher, for everything but a study.
+        students: which; None means all.
+        epoch: of the snapshot; negative counts from the last.
+        seed: of the run; None is the first that has a snapshot.
+        sweep: temperatures for the share of TCKD.
+
+    Raises:
+        ConfigError: unknown names or places, no teacher, logits of different widths, or a bad temperature.
+        StudyError: the study has no snapshot yet.
+    """
+    for tau in (temperature, *sweep):
+        if not (np.isfinite(tau) and tau > 0):
+            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
+    if not (hasattr(source, "students") or hasattr(source, "snapshot")):
+        source = _logits_as_views(source)
+    src = as_source(
+        source,
+        target=target,
+        images=images,
+        teacher=teacher,
+        fit=None if target is None else np.zeros(len(target), dtype=bool),
+    )
+    if not src.teachers:
+        raise ConfigError("There is no teacher whose logits could be compared; give one: teacher=...")
+    names = src.choose_networks(students, teachers=False)
+    own_seed = src.choose_seeds("all" if seed is None else seed)[0]
+    own_epoch = src.choose_epochs(epoch, [own_seed])[0]
+    evaluation = np.flatnonzero(~src.fit)
+    places = np.arange(len(evaluation)) if samples is None else np.asarray(list(samples), dtype=np.int64)
+    if len(places) == 0 or places.min() < 0 or places.max() >= len(evaluation):
+        raise ConfigError(
+            f"There are {len(evaluation)} evaluation pictures; samples must lie in "
+            f"0 .. {len(evaluation) - 1}."
+        )
+    shown = evaluation[places]
+
+    def logits_of(name: str) -> np.ndarray:
+        view = src.view(name, own_epoch, own_seed)
+        if view.logits is None:
+            raise ConfigError(f"The logits of {name!r} are not known.")
+        return np.asarray(view.logits, dtype=np.float64)[shown]
+
+    theirs = logits_of(src.teachers[0])
+    own = np.stack([logits_of(name) for name in names])
+    if own.shape[2] != theirs.shape[1]:
+        raise ConfigError(f"The students have {own.shape[2]} classes and the teacher has {theirs.shape[1]}.")
+    if not (np.isfinite(own).all() and np.isfinite(theirs).all()):
+        raise ConfigError("Some logits are NaN or infinite; a network has diverged.")
+    labels = src.target[shown]
+    parts = _decompose(own, theirs, labels, temperature)
+    right = theirs.argmax(axis=1) == labels, own.argmax(axis=2) == labels
+    swept = [_decompose(own, theirs, labels, tau) for tau in sweep]
+    return LogitDecomposition(
+        students=names,
+        roster=src.students,
+        teacher=src.teachers[0],
+        epoch=own_epoch,
+        seed=own_seed,
+        temperature=float(temperature),
+        target=labels,
+        index=src.index[shown],
+        class_names=src.class_names,
+        images=None if src.images is None else src.images[shown],
+        teacher_logits=theirs,
+        student_logits=own,
+        p_t_teacher=parts["teacher_target"][0],
+        p_t_student=parts["student_target"],
+        tckd=parts["tckd"],
+        nckd=parts["nckd"],
+        weight=parts["weight"][0],
+        product=parts["product"],
+        kd=parts["kd"],
+        quadrant=np.where(right[0], np.where(right[1], 0, 1), np.where(right[1], 2, 3)),
+        sweep=np.asarray(sweep, dtype=np.float64),
+        sweep_share=np.stack(
+            [p["tckd"].mean(axis=1) / np.maximum(p["kd"].mean(axis=1), 1e-300) for p in swept], axis=1
+        ),
+        sweep_kd=np.stack([p["kd"].mean(axis=1) for p in swept], axis=1),
+    )
+
+
+def _decompose(
+    own: np.ndarray, theirs: np.ndarray, labels: np.ndarray, temperature: float
+) -> dict[str, np.ndarray]:
+    """Fields of `kdlab.losses.Decomposition`, (S, n) each, in float64."""
+    from kdlab.losses import decompose
+
+    count, n, classes = own.shape
+    parts = decompose(
+        torch.from_numpy(own).reshape(count * n, classes),
+        torch.from_numpy(np.ascontiguousarray(theirs)).repeat(count, 1),
+        torch.from_numpy(labels).repeat(count),
+        temperature,
+    )
+    return {key: value.reshape(count, n).numpy() for key, value in vars(parts).items()}
+
+
+def _logits_as_views(source: Any) -> Any:
+    """Plain arrays are logits here, not features."""
+    from kdlab.probes.representation import Representation
+
+    if not isinstance(source, dict):
+        return source
+
+    def view(name: str, value: Any) -> Any:
+        plain = isinstance(value, np.ndarray | torch.Tensor | list | tuple)
+        return (
+            Representation(name, logits=np.asarray(torch.as_tensor(value).detach().cpu())) if plain else value
+        )
+
+    return {name: view(name, value) for name, value in source.items()}
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,0 +1,164 @@
+"""How alike two representations of the same samples are: CKA, Procrustes, CCA.
+
+`x` is (n, p) and `y` is (n, q); arrays or tensors of any float type; computed in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdlab.errors import ConfigError
+from kdlab.probes.metrics.checks import MIN_SAMPLES, as_pair, centred
+
+
+def linear_cka(x: Any, y: Any) -> float:
+    """Linear centred kernel alignment, in [0, 1]; 1 for equal up to rotation and isotropic scale.
+
+    ||Yc'Xc||_F^2 / (||Xc'Xc||_F ||Yc'Yc||_F) (Kornblith et al., ICML 2019). Biased upward where
+    n is not much larger than p and q: compare with `debiased_cka`.
+
+    Raises:
+        ConfigError: fewer than 4 samples, different n, not finite, or a constant side.
+    """
+    left, right = _centred_pair(x, y)
+    cross = (right.T @ left).square().sum()
+    return float(cross / (torch.linalg.norm(left.T @ left) * torch.linalg.norm(right.T @ right)))
+
+
+def debiased_cka(x: Any, y: Any) -> float:
+    """CKA from the unbiased HSIC estimator; about 0 for unrelated sides, may be slightly negative.
+
+    HSIC1 of Song et al. (JMLR 2012), used for CKA by Nguyen et al. (ICLR 2021).
+
+    Raises:
+        ConfigError: as `linear_cka`.
+    """
+    return minibatch_cka(x, y, batch_size=None)
+
+
+def minibatch_cka(x: Any, y: Any, batch_size: int | None = 64) -> float:
+    """Debiased CKA from consecutive batches: HSIC1 summed over batches first, then the ratio.
+
+    Args:
+        batch_size: samples per batch, at least 4; None for all at once, which is `debiased_cka`.
+            A rest of fewer than 4 samples is left out.
+
+    Raises:
+        ConfigError: as `linear_cka`, or a batch size below 4.
+    """
+    left, right = _centred_pair(x, y)
+    n = left.shape[0]
+    size = n if batch_size is None else int(batch_size)
+    if size < MIN_SAMPLES:
+        raise ConfigError(f"batch_size is {batch_size}; CKA needs at least {MIN_SAMPLES} samples a batch.")
+    cross = own_left = own_right = 0.0
+    for start in range(0, n, size):
+        a, b = left[start : start + size], right[start : start + size]
+        if a.shape[0] < MIN_SAMPLES:
+            break
+        k, m = _without_diagonal(a @ a.T), _without_diagonal(b @ b.T)
+        cross += _hsic1(k, m)
+        own_left += _hsic1(k, k)
+        own_right += _hsic1(m, m)
+    if own_left <= 0 or own_right <= 0:
+        raise ConfigError("Too few samples: the self-similarity of a side is not positive; use more samples.")
+    return cross / math.sqrt(own_left * own_right)
+
+
+def rbf_cka(x: Any, y: Any, sigma_scale: float = 1.0) -> float:
+    """CKA with Gaussian kernels (biased form), in [0, 1].
+
+    The bandwidth of each side is s^2 = sigma_scale^2 * the median of its n(n-1)/2 squared
+    distances (pairs of different samples; mean of the two middle ones for an even count).
+
+    Raises:
+        ConfigError: as `linear_cka`, a sigma_scale that is not positive, or a median distance of 0.
+    """
+    if not (sigma_scale > 0 and math.isfinite(sigma_scale)):
+        raise ConfigError(f"sigma_scale must be a positive number, not {sigma_scale!r}.")
+    left, right = _centred_pair(x, y)
+    k, m = (_double_centred(_gaussian(side, sigma_scale, name)) for side, name in ((left, "x"), (right, "y")))
+    return float((k * m).sum() / (torch.linalg.norm(k) * torch.linalg.norm(m)))
+
+
+def procrustes_distance(x: Any, y: Any, angular: bool = False) -> float:
+    """Orthogonal Procrustes distance 2 (1 - nuc), in [0, 2]; 0 for equal up to rotation and scale.
+
+    nuc is the sum of the singular values of Xc'Yc, each side scaled to Frobenius norm 1; p and q
+    may differ. (Ding et al., NeurIPS 2021.)
+
+    Args:
+        angular: give arccos(nuc) instead, in [0, pi/2], which is a metric.
+
+    Raises:
+        ConfigError: as `linear_cka`.
+    """
+    left, right = _centred_pair(x, y)
+    left, right = left / torch.linalg.norm(left), right / torch.linalg.norm(right)
+    nuclear = min(float(torch.linalg.svdvals(left.T @ right).sum()), 1.0)
+    return math.acos(nuclear) if angular else 2.0 * (1.0 - nuclear)
+
+
+def mean_cca(x: Any, y: Any) -> float:
+    """Mean canonical correlation, in [0, 1]; invariant to every invertible linear map.
+
+    The mean runs over min(rank of Xc, rank of Yc) correlations, min(p, q) for full rank. It needs
+    far more samples than features.
+
+    Raises:
+        ConfigError: as `linear_cka`, or n <= max(p, q) + 1, where all correlations are 1 by construction.
+    """
+    left, right = _centred_pair(x, y)
+    n, widest = left.shape[0], max(left.shape[1], right.shape[1])
+    if n <= widest + 1:
+        raise ConfigError(
+            f"CCA says nothing for {n} samples of {widest} features, as any two sides then agree; use far "
+            "more samples than features, reduce the features by PCA, or take debiased_cka."
+        )
+    correlations = torch.linalg.svdvals(_basis(left).T @ _basis(right))
+    return float(correlations.clamp(max=1.0).mean())
+
+
+def _centred_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    left, right = as_pair(x, y)
+    return centred(left, "x"), centred(right, "y")
+
+
+def _without_diagonal(kernel: Tensor) -> Tensor:
+    return kernel - torch.diag(kernel.diagonal())
+
+
+def _hsic1(k: Tensor, m: Tensor) -> float:
+    """Unbiased HSIC of two kernels whose diagonals are zero."""
+    n = k.shape[0]
+    trace = (k * m).sum()  # tr(KL) of symmetric kernels
+    total = k.sum() * m.sum() / ((n - 1) * (n - 2))
+    rows = 2.0 / (n - 2) * (k.sum(dim=0) @ m.sum(dim=0))
+    return float((trace + total - rows) / (n * (n - 3)))
+
+
+def _gaussian(x: Tensor, sigma_scale: float, name: str) -> Tensor:
+    squared = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    n = x.shape[0]
+    above = squared[torch.triu_indices(n, n, offset=1).unbind()].sort().values
+    middle = above.numel() // 2
+    median = above[middle] if above.numel() % 2 else (above[middle - 1] + above[middle]) / 2
+    if median <= 0:
+        raise ConfigError(
+            f"Half of all pairs in {name} are equal, so an RBF kernel has no width; use linear_cka."
+        )
+    return torch.exp(-squared / (2.0 * sigma_scale**2 * median))
+
+
+def _double_centred(kernel: Tensor) -> Tensor:
+    return kernel - kernel.mean(dim=0) - kernel.mean(dim=1, keepdim=True) + kernel.mean()
+
+
+def _basis(x: Tensor) -> Tensor:
+    """An orthonormal basis of the column space. Plain QR would invent directions for dead features."""
+    u, s, _ = torch.linalg.svd(x, full_matrices=False)
+    return u[:, s > s[0] * max(x.shape) * torch.finfo(x.dtype).eps]

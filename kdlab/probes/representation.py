@@ -1,0 +1,81 @@
+"""What one network shows of a set of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+AS_GIVEN = -1  # the "epoch" of networks and arrays that come without one
+
+
+@dataclass(frozen=True)
+class Representation:
+    """What one network shows of n pictures; the same fields as a study's snapshot.
+
+    Attributes:
+        network, epoch, seed: whose it is; epoch -1 means as given, without a training.
+        stages: stage name -> (n, c), shallow to deep; stage maps averaged over their pixels.
+        embedding: (n, d), the classifier's input, or None.
+        logits: (n, K), or None.
+        projected: (n, d_teacher) in the teacher's space, or None.
+        attention: stage name -> (m, h, w), mean over channels of the squared map, of the first m
+            evaluation pictures.
+    """
+
+    network: str
+    epoch: int = AS_GIVEN
+    seed: int = 0
+    stages: Mapping[str, np.ndarray] = field(default_factory=dict)
+    embedding: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    projected: np.ndarray | None = None
+    attention: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def measure(
+    net: nn.Module, images: Tensor, *, name: str = "network", batch_size: int = 256
+) -> Representation:
+    """What `net` shows of `images` in eval mode; the mode it was in is put back.
+
+    Args:
+        net: a kdlab network, or any classifier (its stages are then found by `kdlab.models.tap`).
+        images: (n, C, H, W), normalised as the network was trained.
+        name: how to call it in figures.
+        batch_size: pictures at a time.
+    """
+    if not hasattr(net, "features") or not hasattr(net, "stage_names"):
+        from kdlab import models
+
+        net = models.tap(net, input_shape=tuple(images.shape[1:]))
+    parameter = next(net.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    was_training = net.training
+    net.eval()
+    parts: list[dict[str, Tensor]] = []
+    try:
+        for start in range(0, len(images), batch_size):
+            seen = net.features(images[start : start + batch_size].to(device))  # type: ignore[operator]
+            part = {"embedding": seen.embedding, "logits": seen.logits}
+            for stage, value in zip(net.stage_names, seen.stages, strict=True):  # type: ignore[arg-type]
+                part[f"stage|{stage}"] = value.mean(dim=(2, 3))
+                part[f"attention|{stage}"] = value.square().mean(dim=1)
+            parts.append({key: value.float().cpu() for key, value in part.items()})
+    finally:
+        net.train(was_training)
+    joined = {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+
+    def group(kind: str) -> dict[str, np.ndarray]:
+        return {key.split("|", 1)[1]: value for key, value in joined.items() if key.startswith(f"{kind}|")}
+
+    return Representation(
+        name,
+        stages=group("stage"),
+        embedding=joined["embedding"],
+        logits=joined["logits"],
+        attention=group("attention"),
+    )

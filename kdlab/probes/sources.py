@@ -1,0 +1,247 @@
+"""Where probes take their numbers from: a study, snapshots, plain modules, or plain arrays.
+
+A `Source` hides which of these it is. Every probe calls `as_source` first, so that all of them
+serve people who bring their own networks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdlab.errors import ConfigError, StudyError, unknown_name
+from kdlab.probes.representation import AS_GIVEN, Representation, measure
+
+_CACHE_BYTES = 256 * 2**20
+
+
+@dataclass
+class Source:
+    """Networks, seeds, epochs and the pictures they were shown.
+
+    Attributes:
+        teachers, students: network names; `students` in the study's own order, which fixes colours.
+        seeds: of the runs.
+        target: (n,) labels; index: (n,) position in the original data set.
+        fit: (n,) bool; True where probes and alignments may be fitted, False where they are evaluated.
+        images: (n, C, H, W) uint8, or None.
+        class_names: one a class.
+    """
+
+    teachers: tuple[str, ...]
+    students: tuple[str, ...]
+    seeds: tuple[int, ...]
+    target: np.ndarray
+    index: np.ndarray
+    fit: np.ndarray
+    images: np.ndarray | None
+    class_names: tuple[str, ...]
+    read: Callable[[str, int, int], Any]
+    read_epochs: Callable[[int], Sequence[int]]
+    attention_count: int | None = None
+    _cache: OrderedDict[tuple[str, int, int], Any] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def view(self, network: str, epoch: int, seed: int) -> Any:
+        """The snapshot or representation of `network`; a teacher is the same everywhere."""
+        key = (network, AS_GIVEN, self.seeds[0]) if network in self.teachers else (network, epoch, seed)
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = self.read(network, epoch, seed)
+                while sum(map(_size, self._cache.values())) > _CACHE_BYTES and len(self._cache) > 1:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(key)
+            return self._cache[key]
+
+    def epochs(self, seed: int) -> list[int]:
+        """Epochs of which there are snapshots, ascending; 0 is before training."""
+        return sorted(int(epoch) for epoch in self.read_epochs(seed))
+
+    def choose_networks(self, students: Iterable[str] | str | None, teachers: bool = True) -> tuple[str, ...]:
+        """Teachers first, then the chosen students; an `UnknownNameError` for others."""
+        chosen = self.students if students is None else _as_tuple(students)
+        for name in chosen:
+            if name not in self.students:
+                raise unknown_name("student", name, self.students)
+        return (*(self.teachers if teachers else ()), *chosen)
+
+    def choose_seeds(self, seeds: str | int | Iterable[int] = "all") -> tuple[int, ...]:
+        """The chosen seeds that have a snapshot.
+
+        Raises:
+            ConfigError: a seed that this study does not have.
+            StudyError: none of them has a snapshot yet.
+        """
+        if isinstance(seeds, str) and seeds != "all":
+            raise ConfigError(f"seeds must be 'all', a seed or a list of seeds, not {seeds!r}.")
+        chosen = self.seeds if isinstance(seeds, str) else _as_ints(seeds)
+        missing = [seed for seed in chosen if seed not in self.seeds]
+        if missing:
+            raise ConfigError(f"There is no seed {missing[0]}; there are {_listed(self.seeds)}.")
+        with_snapshots = tuple(seed for seed in chosen if self.epochs(seed))
+        if not with_snapshots:
+            raise StudyError("There is no snapshot of the students yet; train the study first (study.fit()).")
+        return with_snapshots
+
+    def choose_epochs(
+        self, epochs: str | int | Iterable[int] = "all", seeds: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
+        """The chosen epochs, ascending: "all", "last", one (negative counts from the last) or several.
+
+        Raises:
+            ConfigError: there is no snapshot of an epoch asked for.
+        """
+        known = sorted(set().union(*(self.epochs(seed) for seed in seeds or self.seeds)))
+        if isinstance(epochs, str):
+            if epochs not in ("all", "last"):
+                raise ConfigError(f"epochs must be 'all', 'last' or a list of epochs, not {epochs!r}.")
+            return tuple(known) if epochs == "all" else tuple(known[-1:])
+        chosen = []
+        for epoch in _as_ints(epochs):
+            place = known[epoch] if -len(known) <= epoch < 0 and epoch not in known else epoch
+            if place not in known:
+                raise ConfigError(f"There is no snapshot of epoch {epoch}; there are {_listed(known)}.")
+            chosen.append(place)
+        return tuple(sorted(set(chosen)))
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of always naming the most frequent class of the evaluation part."""
+        return float(np.bincount(self.target[~self.fit]).max() / max(int((~self.fit).sum()), 1))
+
+
+def as_source(
+    source: Any,
+    *,
+    target: Any = None,
+    fit: Any = None,
+    images: Any = None,
+    teacher: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
+    """A `Source` of whatever a user gives.
+
+    Args:
+        source: a study; or name -> one of: an array (n, p), a mapping layer -> array, a snapshot or
+            `Representation`, a module. One of these without a name is called "network".
+        target: (n,) labels; needed for everything but a study.
+        fit: (n,) bool, True where probes may be fitted; every second picture of each class if not given.
+        images: (n, C, H, W) normalised pictures; needed for modules.
+        teacher: which of the names is the teacher.
+        class_names: one a class; their numbers if not given.
+
+    Raises:
+        ConfigError: something is missing, or the numbers of samples differ.
+    """
+    if isinstance(source, Source):
+        return source
+    if hasattr(source, "snapshot") and hasattr(source, "probe_set"):
+        return _from_study(source)
+    named = source if isinstance(source, Mapping) else {"network": source}
+    if target is None:
+        raise ConfigError("Give the labels of the samples: target=...")
+    labels = np.asarray(torch.as_tensor(target).cpu(), dtype=np.int64)
+    views = {str(name): _as_view(str(name), value, images) for name, value in named.items()}
+    for name, view in views.items():
+        _check_length(name, view, len(labels))
+    if teacher is not None and teacher not in views:
+        raise unknown_name("network", teacher, views)
+    parts = _every_second(labels) if fit is None else np.asarray(fit, dtype=bool)
+    if parts.shape != labels.shape:
+        raise ConfigError(f"fit must hold True or False for each of the {len(labels)} samples.")
+    classes = int(labels.max()) + 1
+    epoch = max(view.epoch for view in views.values())
+    return Source(
+        teachers=() if teacher is None else (teacher,),
+        students=tuple(name for name in views if name != teacher),
+        seeds=(0,),
+        target=labels,
+        index=np.arange(len(labels)),
+        fit=parts,
+        images=None,
+        class_names=tuple(class_names) if class_names else tuple(map(str, range(classes))),
+        read=lambda network, epoch, seed: views[network],
+        read_epochs=lambda seed: [epoch],
+    )
+
+
+def _from_study(study: Any) -> Source:
+    probe = study.probe_set
+    name = getattr(study, "teacher_name", "")
+    return Source(
+        teachers=(name,) if name else (),
+        students=tuple(study.names),
+        seeds=tuple(study.seeds),
+        target=np.asarray(probe.labels, dtype=np.int64),
+        index=np.asarray(probe.index, dtype=np.int64),
+        fit=np.asarray(probe.fit, dtype=bool),
+        images=np.asarray(probe.images),
+        class_names=tuple(study.data.class_names),
+        read=lambda network, epoch, seed: study.snapshot(network, epoch=epoch, seed=seed),
+        read_epochs=lambda seed: study.snapshot_epochs(seed),
+        attention_count=int(probe.attention_count),
+    )
+
+
+def _as_view(name: str, value: Any, images: Any) -> Any:
+    if hasattr(value, "stages") and hasattr(value, "embedding"):
+        return value
+    if isinstance(value, nn.Module):
+        if images is None:
+            raise ConfigError(f"{name!r} is a module; give the pictures it is to look at: images=...")
+        return measure(value, torch.as_tensor(images), name=name)
+    if isinstance(value, Mapping):
+        return Representation(name, stages={str(layer): _array(name, x) for layer, x in value.items()})
+    return Representation(name, embedding=_array(name, value))
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float32)
+    if array.ndim != 2:
+        raise ConfigError(f"The features of {name!r} must be (samples, features), not shape {array.shape}.")
+    return array
+
+
+def _check_length(name: str, view: Any, n: int) -> None:
+    tables = [
+        *view.stages.values(),
+        *(x for x in (view.embedding, view.logits, view.projected) if x is not None),
+    ]
+    for table in tables:
+        if len(table) != n:
+            raise ConfigError(
+                f"{name!r} shows {len(table)} samples and there are {n} labels; all networks must be shown "
+                "the same samples in the same order."
+            )
+
+
+def _every_second(labels: np.ndarray) -> np.ndarray:
+    rank = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        where = np.flatnonzero(labels == label)
+        rank[where] = np.arange(len(where))
+    return rank % 2 == 0
+
+
+def _size(view: Any) -> int:
+    tables = [*view.stages.values(), *view.attention.values(), view.embedding, view.logits, view.projected]
+    return sum(table.nbytes for table in tables if table is not None)
+
+
+def _as_tuple(names: Iterable[str] | str) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _as_ints(values: int | Iterable[int]) -> tuple[int, ...]:
+    return tuple(int(v) for v in values) if isinstance(values, Iterable) else (int(values),)
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values)) or "none"

@@ -1,0 +1,166 @@
+"""t-SNE: exact in torch, with scikit-learn and openTSNE behind the same call.
+
+Exact t-SNE costs n^2 per iteration, which up to some thousand points is cheaper than the trees of
+Barnes-Hut, and gives the lower KL divergence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdlab.errors import ConfigError, unknown_name
+from kdlab.probes.threads import single_thread, svd
+
+BACKENDS = ("torch", "sklearn", "opentsne")
+ONE_THREAD_POINTS = 1500  # up to which an iteration takes only some milliseconds
+EXACT_LIMIT = 3000  # points; beyond, "auto" takes scikit-learn's Barnes-Hut
+
+
+def tsne(
+    x: np.ndarray,
+    *,
+    perplexity: float = 30.0,
+    start: np.ndarray | None = None,
+    iterations: int | None = None,
+    backend: str = "auto",
+    seed: int = 0,
+) -> tuple[np.ndarray, float]:
+    """Map `x` (n, p) to two dimensions (van der Maaten and Hinton, JMLR 2008).
+
+    Args:
+        perplexity: effective number of neighbours; at most (n - 1) / 3.
+        start: (n, 2) coordinates to go on from, as they are and without early exaggeration; None
+            starts from the first two principal components.
+        iterations: of gradient descent, the exaggerated ones included.
+        backend: "auto", "torch", "sklearn", or "opentsne" (if installed).
+        seed: for what a backend draws.
+
+    Returns:
+        (n, 2) float64 coordinates and the KL divergence reached.
+
+    Raises:
+        ConfigError: too few points, values that are not finite, or a backend that is not installed.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    n = len(x)
+    if n < 10 or not np.isfinite(x).all():
+        raise ConfigError(f"t-SNE needs at least 10 points with finite features (there are {n}).")
+    perplexity = min(perplexity, (n - 1) / 3)
+    if backend == "auto":
+        backend = "torch" if n <= EXACT_LIMIT else "sklearn"
+    if backend not in BACKENDS:
+        raise unknown_name("t-SNE backend", backend, (*BACKENDS, "auto"))
+    steps = (400 if start is None else 100) if iterations is None else iterations
+    first = _principal(x) if start is None else np.asarray(start, dtype=np.float64)
+    run = {"torch": _torch, "sklearn": _sklearn, "opentsne": _opentsne}[backend]
+    with single_thread(n <= ONE_THREAD_POINTS):
+        return run(x, perplexity, first, start is None, steps, seed)
+
+
+def _principal(x: np.ndarray) -> np.ndarray:
+    """First two principal components with standard deviation 1e-4, signs fixed."""
+    centred = x - x.mean(axis=0)
+    u, s, vh = svd(centred)
+    if len(s) < 2:
+        u, s, vh = (np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 1)]) for a in (u, s, vh.T))
+        vh = vh.T
+    sign = np.sign(vh[np.arange(2), np.abs(vh[:2]).argmax(axis=1)])
+    scores = u[:, :2] * s[:2] * np.where(sign == 0, 1.0, sign)
+    return scores / max(scores[:, 0].std(), 1e-300) * 1e-4
+
+
+def _torch(
+    x: np.ndarray, perplexity: float, first: np.ndarray, cold: bool, steps: int, seed: int
+) -> tuple[np.ndarray, float]:
+    p = joint_probabilities(torch.from_numpy(x), perplexity).float()
+    n = len(p)
+    y = torch.from_numpy(first).float()
+    velocity, gains = torch.zeros_like(y), torch.ones_like(y)
+    exaggerated = min(250, steps // 2) if cold else 0
+    rate = max(n / 12.0 / 4.0, 50.0) if cold else max(n / 4.0, 50.0)
+    kernel, force = torch.empty_like(p), torch.empty_like(p)
+    for step in range(steps):
+        _student_kernel(y, kernel)
+        torch.mul(kernel, -1.0 / kernel.sum(), out=force)  # -q
+        force.add_(p, alpha=12.0 if step < exaggerated else 1.0).mul_(kernel)
+        gradient = 4.0 * (force.sum(dim=1, keepdim=True) * y - force @ y)
+        momentum = 0.5 if step < exaggerated else 0.8
+        same = velocity * gradient > 0
+        gains = torch.where(same, gains * 0.8, gains + 0.2).clamp_(min=0.01)
+        velocity = momentum * velocity - rate * gains * gradient
+        y = y + velocity
+        y -= y.mean(dim=0)
+    _student_kernel(y, kernel)
+    q = kernel / kernel.sum()
+    divergence = (p * (p.clamp(min=1e-12) / q.clamp(min=1e-12)).log()).sum()
+    return y.double().numpy(), float(divergence)
+
+
+def _student_kernel(y: Tensor, out: Tensor) -> None:
+    """1 / (1 + squared distance), zero on the diagonal."""
+    square = y.square().sum(dim=1)
+    torch.addmm(square + 1.0, y, y.T, alpha=-2.0, out=out)
+    out.add_(square[:, None]).clamp_(min=1.0).reciprocal_()
+    out.fill_diagonal_(0.0)
+
+
+def joint_probabilities(x: Tensor, perplexity: float) -> Tensor:
+    """(n, n) symmetric affinities that sum to 1; each row's Gaussian has the perplexity asked for."""
+    n = len(x)
+    squared = torch.cdist(x, x).square()
+    others = ~torch.eye(n, dtype=torch.bool)
+    distance = squared[others].reshape(n, n - 1)
+    distance -= distance.min(dim=1, keepdim=True).values  # does not change p, keeps exp in range
+    distance = (distance / distance.mean(dim=1, keepdim=True).clamp(min=1e-300)).float()
+    low, high = torch.zeros(n, 1), torch.full((n, 1), torch.inf)
+    beta = torch.ones(n, 1)
+    for _ in range(60):
+        row = torch.mul(distance, -beta).exp_()
+        total = row.sum(dim=1, keepdim=True)
+        # entropy of p = row / total, from its first moment alone
+        entropy = total.log() + beta * row.mul_(distance).sum(dim=1, keepdim=True) / total
+        gap = entropy - float(np.log(perplexity))
+        if gap.abs().max() < 1e-4:
+            break
+        low, high = torch.where(gap > 0, beta, low), torch.where(gap > 0, high, beta)
+        beta = torch.where(torch.isinf(high), beta * 2.0, (low + high) / 2.0)
+    p = torch.zeros(n, n, dtype=x.dtype)
+    p[others] = torch.softmax(-beta * distance, dim=1).to(x.dtype).reshape(-1)
+    return (p + p.T) / (2.0 * n)
+
+
+def _sklearn(
+    x: np.ndarray, perplexity: float, first: np.ndarray, cold: bool, steps: int, seed: int
+) -> tuple[np.ndarray, float]:
+    from sklearn.manifold import TSNE
+
+    options: dict[str, Any] = {} if cold else {"early_exaggeration": 1.0}
+    model = TSNE(2, perplexity=perplexity, init=first, max_iter=max(steps, 250), random_state=seed, **options)
+    return model.fit_transform(x).astype(np.float64), float(model.kl_divergence_)
+
+
+def _opentsne(
+    x: np.ndarray, perplexity: float, first: np.ndarray, cold: bool, steps: int, seed: int
+) -> tuple[np.ndarray, float]:
+    try:
+        import openTSNE
+    except ImportError:
+        raise ConfigError(
+            "The t-SNE backend 'opentsne' is not installed; pip install 'kdlab[opentsne]', or use "
+            "backend='auto'."
+        ) from None
+    exaggerated = min(250, steps // 2) if cold else 0
+    model = openTSNE.TSNE(
+        perplexity=perplexity,
+        initialization=first,
+        early_exaggeration_iter=exaggerated,
+        n_iter=steps - exaggerated,
+        negative_gradient_method="bh",
+        random_state=seed,
+    )
+    fitted = model.fit(x)
+    return np.asarray(fitted, dtype=np.float64), float(fitted.kl_divergence)

@@ -1,0 +1,206 @@
+"""The parts of a report that are figures; each is made on its own, so that one that fails leaves the rest."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from kdlab import plots, probes
+from kdlab.errors import KDLabError
+from kdlab.probes.sources import Source
+from kdlab.probes.words import listed
+from kdlab.report import tables
+from kdlab.report.figures import FigurePart
+from kdlab.report.html import missing, small
+
+_EPOCHS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page: its id, heading and body."""
+
+    key: str
+    title: str
+    body: str
+
+    def html(self) -> str:
+        """The section element."""
+        heading = f"{self.key}-heading"
+        return (
+            f'<section id="{self.key}" aria-labelledby="{heading}"><h2 '
+            f'id="{heading}">{escape(self.title)}</h2>'
+            f"{self.body}</section>"
+        )
+
+
+def attempt(key: str, title: str, make: Callable[[], str]) -> Section:
+    """The section, or one that says in a sentence why it could not be made."""
+    try:
+        return Section(key, title, make())
+    except KDLabError as error:
+        reason = str(error)
+    except Exception as error:  # the rest of the report is worth more than a traceback
+        warnings.warn(
+            f"The report's part {title!r} failed: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        reason = f"{type(error).__name__}: {error} This is a fault of kdlab; please report it."
+    return Section(key, title, missing(reason))
+
+
+def choose_epochs(src: Source, count: int = _EPOCHS_SHOWN) -> list[int]:
+    """At most `count` snapshot epochs, evenly placed among those kept, with the first and the last."""
+    known = src.choose_epochs("all", src.choose_seeds())
+    places = np.unique(np.round(np.linspace(0, len(known) - 1, count)).astype(int))
+    return [known[place] for place in places]
+
+
+def curves(study: Any) -> str:
+    """Accuracy and loss over the epochs."""
+    accuracy = probes.learning_curves(study, "test_accuracy")
+    several = len(accuracy.seeds) > 1
+    seeds = (
+        "Lines are means over seeds, bands go from the lowest to the highest seed"
+        if several
+        else "One seed only"
+    )
+    hand = " Triangles mark where a term was changed by hand." if accuracy.marks else ""
+    parts = [
+        FigurePart(
+            "curve-accuracy",
+            "Test accuracy over the epochs",
+            plots.curves(accuracy),
+            "See who learns faster early on, and whether the gap stays. "
+            f"{seeds}; the teacher and chance are drawn in.{hand}",
+        )
+    ]
+    try:
+        loss = probes.learning_curves(study, "train_loss")
+    except KDLabError:  # a record without losses still has its accuracies
+        return _join(parts)
+    parts.append(
+        FigurePart(
+            "curve-loss",
+            "Training loss over the epochs",
+            plots.curves(loss),
+            "The total loss that each student minimises. The students add up different terms, so only the "
+            "shapes can be compared, not the heights.",
+        )
+    )
+    return _join(parts)
+
+
+def depth(src: Source, epochs: Sequence[int]) -> str:
+    """Linear probes."""
+    result = probes.linear_probe(src, epochs=epochs)
+    see = (
+        "Each point asks: how well can a linear classifier name the class from this layer alone, for "
+        "pictures "
+        "it has not seen? Compare a student with the teacher and with the same student before training "
+        "(grey), which is what an untrained network gives for nothing. Move the slider to see when "
+        "each layer becomes readable. "
+        f"{small(f'{escape(result.protocol)} Bars go from the lowest to the highest seed.')}"
+    )
+    return _join([FigurePart("probe-depth", "Linear probes by depth", plots.probe_depth(result), see)])
+
+
+def space(src: Source, epochs: Sequence[int]) -> str:
+    """Teacher and students in one map."""
+    result = probes.embed(src, "tsne", align="joint", epochs=epochs)
+    trust = f"{np.nanmin(result.trustworthiness):.2f} to {np.nanmax(result.trustworthiness):.2f}"
+    which = f"Seed {result.seed} is shown. " if len(src.seeds) > 1 else ""
+    how = (
+        f"{which}{escape(result.protocol)} Trustworthiness of the maps {trust} (1: all neighbours are true)."
+    )
+    see = (
+        "All networks were mapped together, so the same place means the same features in every plot. "
+        "Move the "
+        "slider and watch which student's classes part, and which come to lie where the teacher's do. t-SNE "
+        "keeps neighbours, not distances: gaps between clusters and their sizes carry no meaning, so "
+        f"read the table below for numbers. {small(how)}"
+    )
+    by_class = plots.embedding(result, color="class")
+    parts = [FigurePart("map-class", "Teacher and students in one space, by class", by_class, see)]
+    if result.teachers and len(result.networks) > 1:
+        parts.append(
+            FigurePart(
+                "map-network",
+                "The same map, networks over each other",
+                plots.embedding(result, color="network"),
+                "Faint lines join a student's picture with the teacher's. Short lines: the student "
+                "places this "
+                "picture as the teacher does. A click on a name in the legend hides it, a double click shows "
+                "it alone.",
+            )
+        )
+    return _join(parts) + tables.space(result)
+
+
+def attention(src: Source) -> str:
+    """Attention maps."""
+    result = probes.attention_maps(src)
+    see = (
+        "Where is each network active? Every cell is one position of a stage's map, the mean of its squared "
+        "channels. One colour scale holds for all maps, so bright means the same everywhere; under a "
+        "student's "
+        "map stands its cosine to the teacher's (1 is equal). A similar map does not prove similar reasoning."
+    )
+    return _join([FigurePart("attention-maps", "Attention maps side by side", plots.attention(result), see)])
+
+
+def decomposition(src: Source) -> str:
+    """The KD loss taken apart."""
+    result = probes.logit_decomposition(src)
+    missed, found = (
+        listed(
+            [
+                f"{name} {n}"
+                for name, n in zip(result.students, (result.quadrant == q).sum(axis=1), strict=True)
+            ]
+        )
+        for q in (1, 2)
+    )
+    count = (
+        f"Of {len(result.target)} test pictures, the teacher is right and the student wrong on: "
+        f"{escape(missed)}; the teacher wrong and the student right on: {escape(found)}."
+    )
+    parts = [
+        FigurePart(
+            "logit-samples",
+            "A few pictures under the microscope",
+            plots.logits(result, samples=result.interesting(6)),
+            "In the middle, the probabilities of the teacher (bars) and the students (markers). "
+            "Right, what KD "
+            "would ask of each student here: the part about the true class (★), and the part about the other "
+            "classes, which counts only as far as the teacher doubts the true class (weight 1 − "
+            f"p<sub>t</sub>). {small(count)}",
+        ),
+        FigurePart(
+            "logit-classes",
+            "Which classes cost most",
+            plots.logit_classes(result),
+            "Means over the test pictures of each class. High points above: the student is not as "
+            "sure of the "
+            "true class as the teacher. High points below: it orders the wrong classes differently, which is "
+            "where knowledge about similar classes sits.",
+        ),
+        FigurePart(
+            "logit-sweep",
+            "Temperature decides what KD is about",
+            plots.logit_sweep(result),
+            "The higher the temperature, the less of the loss is about the true class and the more about the "
+            "others: temperature is a hidden weight between the two parts.",
+        ),
+    ]
+    return _join(parts)
+
+
+def _join(parts: Sequence[FigurePart]) -> str:
+    return "".join(part.html() for part in parts)

@@ -1,0 +1,118 @@
+"""A page of JupyterLab in headless Chromium, with the gestures that tests of panels need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Messages of the page that say nothing about panels.
+_HARMLESS = (
+    "favicon",
+    "Failed to load resource",  # optional parts of Lab that this server does not have
+    "net::ERR",
+    "WebGL",
+    "GPU stall",
+)
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def launch(playwright: Any, executable: str) -> Any:
+    """A headless browser."""
+    return playwright.chromium.launch(executable_path=executable, args=_FLAGS)
+
+
+class LabPage:
+    """One notebook, open in Lab."""
+
+    def __init__(self, browser: Any, url: str, width: int = 1280, height: int = 1500) -> None:
+        self.page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        self.page.set_default_timeout(30_000)
+        self.problems: list[str] = []
+        self.url = url
+        self.page.on("pageerror", lambda error: self._complain(f"uncaught: {error}"))
+        self.page.on("console", lambda m: self._complain(m.text) if m.type == "error" else None)
+
+    def _complain(self, text: str) -> None:
+        if not any(part in text for part in _HARMLESS):
+            self.problems.append(text)
+
+    def open(self, notebook: str) -> None:
+        """Open a notebook and wait for its kernel."""
+        self.page.goto(f"{self.url}/lab/tree/{notebook}?reset")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.command("application:toggle-left-area") if self._sidebar() else None
+        self.wait_idle()
+
+    def _sidebar(self) -> bool:
+        return self.page.locator("#jp-left-stack").is_visible()
+
+    def command(self, name: str, **arguments: Any) -> None:
+        """Run one of Lab's commands."""
+        self.page.evaluate(
+            "([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, arguments]
+        )
+
+    def wait_idle(self, timeout: float = 60.0) -> None:
+        """Wait until the kernel is up and has nothing to do."""
+        self.until(lambda: self.kernel_status() == "idle", timeout, "for an idle kernel")
+
+    def kernel_status(self) -> str:
+        """What Lab says of the notebook's kernel: "idle", "busy", ...; empty before it has one."""
+        return self.page.evaluate(
+            "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status ?? ''"
+        )
+
+    def run_all(self) -> None:
+        """Run all cells; does not wait."""
+        self.command("notebook:run-all-cells")
+
+    def run_last_cell(self) -> None:
+        """Run the last cell of the notebook, as a user does it."""
+        self.page.locator(".jp-CodeCell .cm-content").last.click()
+        self.page.keyboard.press("Shift+Enter")
+
+    def text(self, selector: str, last: bool = False) -> str:
+        """The text of the first (or last) element that `selector` finds; empty if there is none."""
+        found = self.page.locator(selector)
+        if not found.count():
+            return ""
+        return (found.last if last else found.first).text_content() or ""
+
+    def reload(self) -> None:
+        """Save, then load the page again, as a user with F5."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.reload()
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+
+    def theme(self, name: str) -> None:
+        """Switch Lab's theme: "JupyterLab Light" or "JupyterLab Dark"."""
+        light = "true" if name.endswith("Light") else "false"
+        self.command("apputils:change-theme", theme=name)
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+        self.page.wait_for_timeout(700)
+
+    def until(self, condition: Callable[[], Any], timeout: float = 20.0, what: str = "") -> Any:
+        """The first true value of `condition`; AssertionError after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {timeout:g} s in vain {what}")
+            self.page.wait_for_timeout(60)
+
+    def screenshot(self, path: Path, selector: str = ".jp-Notebook") -> Path:
+        """A picture of the first element that `selector` finds."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.locator(selector).first.screenshot(path=path)
+        return path

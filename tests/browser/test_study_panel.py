@@ -1,0 +1,248 @@
+"""The panel in a real JupyterLab and a real Chromium: the gestures of a learner and what they change.
+
+Pictures go to the folder named by KDLAB_SCREENSHOTS, else to the test's own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+pytest.importorskip("nbformat")
+
+from jupyter_lab import REPOSITORY, JupyterLab, write_notebook
+from page import LabPage, launch
+from playwright.sync_api import sync_playwright
+
+pytestmark = pytest.mark.browser
+
+_STUDY = """
+import kdlab
+study = kdlab.Study(data="digits", teacher="resnet8", student="resnet8", students={"alone": "ce", "KD": "kd"},
+                    epochs=400, batch_size=16, labels_per_class=8, teacher_epochs=2, probe_size=300,
+                    device="cpu", folder="study")
+panel = study.panel()
+panel
+"""
+_REPORT = """
+marks = [(m["student"], m["term"], tuple(m["change"].items())) for m in study.record.marks()]
+errors = panel.desk.live["errors"]
+print("MARKS", marks, "STATE", study.state, "PAINTER", panel.painter.error, "ERRORS", errors, "END")
+"""
+
+_CLICK_TO_ANSWER = """label => new Promise((resolve) => {
+    const control = document.querySelector(`[aria-label="${label}"]`);
+    const code = document.querySelector(".kd-python-text");
+    const start = performance.now();
+    let shown = null;
+    new MutationObserver((_, observer) => {
+        observer.disconnect();
+        resolve({ shown, answered: performance.now() - start });
+    }).observe(code, { childList: true, characterData: true, subtree: true });
+    control.click();
+    requestAnimationFrame(() => { shown = performance.now() - start; });
+})"""
+_CLIPPED = """() => [...document.querySelectorAll(".kd-panel button, .kd-card, .kd-row, .kd-state")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+    folder = tmp_path_factory.mktemp("lab")
+    write_notebook(folder / "panel.ipynb", [_STUDY.strip(), _REPORT.strip()])
+    shutil.copy(REPOSITORY / "notebooks" / "00_start_here.ipynb", folder)
+    with JupyterLab(folder, {"KDLAB_FAST": "1"}) as server:
+        yield server
+
+
+@pytest.fixture
+def page(lab: JupyterLab, browser_path: str) -> Iterator[LabPage]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright, browser_path)
+        yield LabPage(browser, lab.url)
+        browser.close()
+
+
+class Panel:
+    """The gestures and readings of a panel on the page."""
+
+    def __init__(self, page: LabPage) -> None:
+        self.lab, self.page = page, page.page
+
+    def appear(self, timeout: float = 60) -> None:
+        self.lab.until(lambda: self.page.locator(".kd-panel").count(), timeout, "for the desk")
+        self.lab.until(lambda: self.page.locator(".kd-figure .xtick").count(), timeout, "for the figures")
+
+    def step(self) -> int:
+        return int(self.page.locator(".kd-progress-text").get_attribute("data-step") or 0)
+
+    def label(self) -> str:
+        return self.page.locator(".kd-state").text_content() or ""
+
+    def code(self) -> str:
+        return self.page.locator(".kd-python-text").text_content() or ""
+
+    def press(self, button: str) -> None:
+        """Click a button of the transport, once it can be clicked."""
+        self.page.locator(f"button[data-do='{button}']").click()
+
+    def switch(self, who: str) -> None:
+        self.page.get_by_label(f"{who}: on or off").click()
+
+    def curve(self, name: str) -> list[float]:
+        """The loss curve of a student as the page has drawn it."""
+        return self.page.evaluate(
+            "name => Array.from(document.querySelector('.kd-figure').data.find(t => t.name === name).y)", name
+        )
+
+    def points(self) -> int:
+        """Marks in all small plots of the embedding."""
+        return self.page.evaluate(
+            "() => document.querySelectorAll('.kd-figure')[1].querySelectorAll('.point').length"
+        )
+
+    def notes(self) -> str:
+        return " | ".join(self.page.locator(".kd-figure .annotation-text").all_text_contents())
+
+
+def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
+    pictures = Path(os.environ.get("KDLAB_SCREENSHOTS") or tmp_path)
+    panel = Panel(page)
+    page.open("panel.ipynb")
+    page.run_all()
+    page.until(lambda: page.text(".jp-CodeCell .jp-InputPrompt") not in ("[ ]:", "[*]:"), 60)
+    start = time.monotonic()
+    panel.appear()
+    print(f"\nfirst paint {time.monotonic() - start:.1f} s after the cell was done")
+    assert panel.label() == "ready"
+
+    # play: the teacher is trained, then curves grow and clouds appear
+    panel.press("Play")
+    page.until(lambda: panel.step() > 30 and "teacher" not in (page.text(".kd-progress-text").lower()), 60)
+    page.until(lambda: len(panel.curve("KD")) > 20, what="for the curve")
+    page.until(lambda: panel.points() > 300, what="for the embedding")
+
+    # switch a term off: the desk answers at once, the mark and the end of its curve follow
+    took = page.page.evaluate(_CLICK_TO_ANSWER, "kd of KD: on or off")
+    print(
+        f"\nswitch shown after {took['shown']:.0f} ms, answered by the kernel after {took['answered']:.0f} ms"
+    )
+    assert panel.code() == 'study.set("KD", "kd", enabled=False)'
+    page.until(lambda: "KD: kd off" in panel.notes(), what="for the mark")
+    at = page.page.evaluate("() => document.querySelector('.kd-figure').layout.shapes[0].x0")
+    panel.page.get_by_label("Loss curve").select_option("kd: value")
+    page.until(
+        lambda: len(panel.curve("KD")) > at + 8 and "kd: value" in panel.notes(), what="for the term's curve"
+    )
+    off = [math.isnan(value) for value in panel.curve("KD")]
+    assert off == [step + 1 > at for step in range(len(off))], (
+        "the curve must end where the term was switched off"
+    )
+    panel.page.get_by_label("Loss curve").select_option("total loss")
+    page.until(lambda: "total loss" in panel.notes())
+    page.until(lambda: page.text('[data-student="KD"][data-term="kd"] .kd-raw') == "off")
+
+    # pause holds the step exactly; single steps count exactly
+    panel.press("Pause")
+    page.until(lambda: panel.label() == "paused")
+    page.page.wait_for_timeout(800)
+    held = panel.step()
+    page.page.wait_for_timeout(800)
+    assert panel.step() == held
+    for _ in range(3):
+        panel.press("Step 1")
+    page.until(lambda: panel.step() == held + 3, what="for three steps")
+    page.page.wait_for_timeout(500)
+    assert panel.step() == held + 3
+
+    # the keyboard: arrows move the slider and do not move Lab's cells; the weight follows
+    cell = page.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+    page.page.get_by_label("ce of KD: weight on a log scale").focus()
+    page.page.keyboard.press("ArrowRight")
+    page.until(
+        lambda: re.fullmatch(r'study.set\("KD", "ce", weight=0.10\d\)', panel.code()), what="for the weight"
+    )
+    assert page.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == cell
+    page.page.locator("button[data-do='Play']").focus()
+    page.page.keyboard.press("Space")
+    page.until(lambda: panel.step() > held + 10, what="for play by keyboard")
+
+    # a page loaded again shows all of it and goes on
+    drawn = len(panel.curve("KD"))
+    page.reload()
+    panel.appear()
+    page.until(lambda: len(panel.curve("KD")) >= drawn, what="for the curve after the reload")
+    assert "KD: kd off" in panel.notes() and panel.points() > 300
+    assert not page.page.get_by_label("kd of KD: on or off").is_checked()
+    seen = panel.step()
+    page.until(lambda: panel.step() > seen + 5, what="for training to go on after the reload")
+
+    # light, dark, narrow
+    page.screenshot(pictures / "study_panel_light.png")
+    page.theme("JupyterLab Dark")
+    page.until(
+        lambda: (
+            page.page.evaluate("() => document.querySelector('.kd-figure').data[0].line.color") == "#3D9BE0"
+        )
+    )
+    page.screenshot(pictures / "study_panel_dark.png")
+    page.theme("JupyterLab Light")
+    page.page.set_viewport_size({"width": 900, "height": 1500})
+    page.page.wait_for_timeout(800)
+    page.screenshot(pictures / "study_panel_900.png")
+    clipped = page.page.evaluate(_CLIPPED)
+    assert not clipped, "labels are cut off at 900 pixels"
+
+    # stop ends it; what was done is on record
+    panel.press("Stop")
+    page.until(lambda: panel.label() == "stopped", what="for the stop")
+    ended = panel.step()
+    page.page.wait_for_timeout(700)
+    assert panel.step() == ended
+    page.run_last_cell()
+    report = page.until(
+        lambda: re.search(r"MARKS (.*) END", page.text(".jp-OutputArea-output pre", last=True))
+    )[1]
+    assert "('KD', 'kd', (('enabled', False),))" in report and "STATE stopped" in report
+    assert "('KD', 'ce', (('weight', 0.10" in report
+    assert "PAINTER None" in report and "ERRORS []" in report
+    assert not page.problems
+
+
+def test_the_first_notebook_and_its_panel_while_a_cell_waits(page: LabPage, tmp_path: Path) -> None:
+    """Run all: the cell with `study.fit()` keeps the kernel busy, and the panel must answer all the same."""
+    pictures = Path(os.environ.get("KDLAB_SCREENSHOTS") or tmp_path)
+    panel = Panel(page)
+    page.open("00_start_here.ipynb")
+    page.run_all()
+    panel.appear()
+    panel.press("Pause")
+    page.until(lambda: panel.label() == "paused", what="for the pause while a cell is busy")
+    page.page.wait_for_timeout(500)
+    held = panel.step()
+    page.page.wait_for_timeout(500)
+    assert panel.step() == held
+    assert page.text(".jp-CodeCell:has-text('study.fit') .jp-InputPrompt") == "[*]:", "the cell still waits"
+    panel.press("Play")
+    page.until(
+        lambda: "study.fit()" in page.text(".jp-OutputArea-output", last=True), 90, "for the last cell"
+    )
+    assert "The claim holds" in page.text(".jp-CodeCell:has-text('claim')")
+    assert not page.page.locator(
+        ".jp-OutputArea-output[data-mime-type*=error], .jp-RenderedText[data-mime-type*=stderr]"
+    ).count()
+    assert panel.label() == "finished" and panel.points() > 300
+    # two live figures, and one figure each for probes, t-SNE, attention and logits
+    page.until(lambda: page.page.locator(".js-plotly-plot .main-svg").count() >= 6, what="for all figures")
+    page.page.set_viewport_size({"width": 1280, "height": 6000})
+    page.page.wait_for_timeout(1000)
+    page.screenshot(pictures / "start_here.png")
+    assert not page.problems

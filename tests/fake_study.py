@@ -1,0 +1,204 @@
+"""A study in memory that offers what probes and reports read, with synthetic but meaningful data.
+
+Every picture has a class; a network at "quality" q shows features in which the classes lie q apart.
+Qualities rise over the epochs and differ between students, so that all probes have something to find.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdlab.errors import StudyError, unknown_name
+from kdlab.probes import Representation
+
+STAGES = {"stage1": 8, "stage2": 12, "stage3": 16}
+QUALITY = {"teacher": 3.0, "alone": 0.9, "KD": 1.6, "CMKD": 1.5}
+
+
+@dataclass
+class FakeRecord:
+    """Epoch series made from the same qualities."""
+
+    series_of: dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]]
+    commands: list[dict[str, Any]] = field(default_factory=list)
+
+    def epoch_series(self, student: str, key: str, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        return self.series_of.get((student, key, 0 if seed is None else seed), (np.zeros(0), np.zeros(0)))
+
+    def marks(self, seed: int | None = None) -> list[dict[str, Any]]:
+        return [c for c in self.commands if seed is None or c["seed"] == seed]
+
+
+class FakeStudy:
+    """See the module. `projects` names the student whose method brings its own projector."""
+
+    def __init__(
+        self,
+        folder: Path | str = ".",
+        *,
+        students: tuple[str, ...] = ("alone", "KD", "CMKD"),
+        seeds: tuple[int, ...] = (0, 1, 2),
+        snapshots: tuple[int, ...] = (0, 2, 6),
+        classes: int = 4,
+        per_class: int = 24,
+        channels: int = 1,
+        projects: str = "CMKD",
+        trained: bool = True,
+        teacher: str = "teacher",
+    ) -> None:
+        generator = np.random.default_rng(5)
+        n = 2 * classes * per_class
+        labels = np.arange(n) % classes
+        self.names = list(students)
+        self.seeds = list(seeds)
+        self.epochs = snapshots[-1]
+        self.folder = Path(folder)
+        self.teacher_name = teacher
+        self.steps_per_epoch = 10
+        self.state = "finished" if trained else "new"
+        self.error = None
+        self.projects = projects
+        self._snapshots = list(snapshots) if trained else []
+        self._centres = generator.normal(size=(classes, 24))
+        self._noise = generator.normal(size=(n, 24))
+        pictures = 110 + 60 * self._centres[labels, :16] + 40 * generator.normal(size=(n, 16))
+        images = np.clip(pictures, 0, 255).astype(np.uint8).reshape(n, 1, 4, 4).repeat(channels, axis=1)
+        fit = np.arange(n) < n // 2
+        self.probe_set = SimpleNamespace(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(labels),
+            index=torch.arange(n),
+            fit=fit,
+            attention_count=6,
+        )
+        self.data = SimpleNamespace(
+            name="fake digits",
+            num_classes=classes,
+            class_names=tuple(f"class {c}" for c in range(classes)),
+            chance=1.0 / classes,
+            channels=channels,
+            image_size=(4, 4),
+            describe=lambda: f"fake digits: {n} pictures of 4x4, {classes} classes",
+            train=range(200),
+            val=range(n // 2),
+            test=range(n // 2),
+        )
+        # what a study offers about its teachers, settings and methods
+        self.teachers = (
+            [
+                SimpleNamespace(
+                    name=teacher,
+                    accuracy=0.97,
+                    val_accuracy=0.975,
+                    source="trained by kdlab",
+                    architecture="resnet20",
+                    hash="0" * 64,
+                )
+            ]
+            if teacher
+            else []
+        )
+        method = {name: _FakeMethod(name) for name in students}
+        self.methods = method
+        self.asked = {"student": "resnet8", "labels_per_class": 10, "data": "fake", "recipe": {}}
+        self.recipe = SimpleNamespace(name="fake", epochs=self.epochs, batch_size=32, lr=0.05)
+        self.record = FakeRecord(self._series() if trained else {})
+        if trained:
+            self.record.commands.append(
+                {
+                    "seed": seeds[0],
+                    "seed_number": 1,
+                    "step": 30,
+                    "epoch": 3,
+                    "student": students[-1],
+                    "term": "kd",
+                    "text": "kd off",
+                    "change": {"enabled": False},
+                }
+            )
+
+    def quality(self, network: str, epoch: int, seed: int) -> float:
+        """How far apart the classes lie in the features of `network`."""
+        if network == self.teacher_name:
+            return QUALITY["teacher"]
+        final = QUALITY.get(network, 1.0) + 0.05 * seed
+        return final * (1.0 - math.exp(-(epoch + 0.1) / 2.0))
+
+    def snapshot_epochs(self, seed: int | None = None) -> list[int]:
+        return list(self._snapshots)
+
+    def snapshot(self, network: str, epoch: int = -1, seed: int | None = None) -> Representation:
+        if network not in (*self.names, self.teacher_name):
+            raise unknown_name("network", network, self.names)
+        if not self._snapshots:
+            raise StudyError("There is no snapshot yet; the training of the students has not begun.")
+        epoch = self._snapshots[epoch] if epoch < 0 else epoch
+        seed = self.seeds[0] if seed is None else seed
+        quality = self.quality(network, epoch, seed)
+        labels = self.probe_set.labels.numpy()
+        generator = np.random.default_rng([seed, len(network), sum(map(ord, network))])
+        stages = {}
+        for depth, (name, width) in enumerate(STAGES.items(), 1):
+            mix = generator.normal(size=(24, width)) / 5
+            signal = quality * depth / 3 * self._centres[labels] + self._noise
+            stages[name] = np.maximum(signal @ mix, 0).astype(np.float32)
+        signal = quality * self._centres[labels] + self._noise
+        logits = (signal @ self._centres.T * 0.15 * quality).astype(np.float32)
+        kept = int(self.probe_set.attention_count)
+        attention = {
+            name: (
+                generator.random((kept, size, size)) + quality * np.linspace(0, 1, size)[None, None]
+            ).astype(np.float32)
+            for name, size in zip(STAGES, (4, 4, 2), strict=True)
+        }
+        embedding = stages["stage3"]
+        projected = embedding * 1.1 + 0.05 if network == self.projects else None
+        return Representation(network, epoch, seed, stages, embedding, logits, projected, attention)
+
+    def code(self) -> str:
+        """The snippet that makes the study again."""
+        return 'import kdlab\n\nstudy = kdlab.Study(data="fake", epochs=6, seeds=3)\nstudy.fit()'
+
+    def _series(self) -> dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]]:
+        epochs = np.arange(1, self.epochs + 1, dtype=np.float32)
+        out = {}
+        for name in self.names:
+            for seed in self.seeds:
+                quality = np.array([self.quality(name, int(e), seed) for e in epochs])
+                accuracy = (0.25 + 0.7 * np.tanh(0.7 * quality)).astype(np.float32)
+                for key, values in (
+                    ("test_accuracy", accuracy),
+                    ("val_accuracy", accuracy - 0.01),
+                    ("train_loss", (2.0 * np.exp(-quality)).astype(np.float32)),
+                ):
+                    out[name, key, seed] = (epochs, values)
+        return out
+
+
+class _FakeMethod:
+    def __init__(self, name: str) -> None:
+        self.title = {"alone": "Cross-entropy", "KD": "Knowledge distillation"}.get(name, name)
+        self.paper = "A paper"
+        self.status = "recon" if name == "CMKD" else "code"
+        self.key = {"alone": "ce"}.get(name, name.lower())
+        self.terms: dict[str, Any] = {
+            "ce": SimpleNamespace(
+                name="ce", weight=1.0, doc="learn the labels", schedule="constant", enabled=True
+            )
+        }
+
+    def needs_teacher(self) -> bool:
+        return self.key != "ce"
+
+    def code(self) -> str:
+        return f"kdlab.methods.{self.key.upper()}()"
+
+    def __repr__(self) -> str:
+        return f"{self.key}[...]"
