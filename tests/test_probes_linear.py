@@ -106,6 +106,28 @@ def test_protocol_agrees_with_scikit_learn(digits) -> None:
     assert np.isnan(ridge.nll[0])
 
 
+def test_ridge_is_the_textbook_one_and_its_penalty_the_best_left_out() -> None:
+    from sklearn.linear_model import Ridge
+
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.randn(30, 8, generator=generator, dtype=torch.float64), torch.arange(30) % 3
+    x[:, 5] = 2.0  # a dead feature
+    onehot = torch.nn.functional.one_hot(target).double()
+    weight, bias, l2 = probes.fit_ridge(x[None], target)
+    reference = Ridge(alpha=float(l2)).fit(x, onehot)
+    assert np.allclose(x @ weight[0] + bias[0], reference.predict(x))
+
+    def left_out(alpha: float) -> float:
+        keep = ~torch.eye(30, dtype=torch.bool)
+        errors = [
+            onehot[i].numpy() - Ridge(alpha=alpha).fit(x[keep[i]], onehot[keep[i]]).predict(x[i : i + 1])
+            for i in range(30)
+        ]
+        return float(np.square(errors).sum())
+
+    assert float(l2) == min((10.0**power for power in range(-3, 4)), key=left_out)
+
+
 def test_the_evaluation_part_is_never_fitted(digits) -> None:
     x, y = digits
     fit = np.arange(len(x)) < 400

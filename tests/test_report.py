@@ -84,8 +84,11 @@ def test_in_short_names_every_group_once() -> None:
     )
     text = in_short(compare(accuracies, "alone"), accuracies, "alone", {"t": 0.97}, True)
     assert text.startswith("Plain training (alone) reached 90.0 % test accuracy, the teacher t 97.0 %.")
-    assert "A (+2.1) beat it" in text and "B (0.0) did not differ" in text
-    assert "C (−20.0) was worse" in text and "D (+3.0) was ahead in every seed, but 3 seeds" in text
+    assert "A (+2.1 points) beat it" in text and "B (0.0 points) did not differ" in text
+    assert (
+        "C (−20.0 points) was worse" in text
+        and "D (+3.0 points) was ahead in every seed, but 3 seeds" in text
+    )
 
 
 # ---- the page --------------------------------------------------------------------------------------------

@@ -32,19 +32,24 @@ def fit_ridge(x: Tensor, target: Tensor, classes: int | None = None) -> tuple[Te
     prior = onehot.mean(dim=0)
     wanted = onehot - prior
     mean = x.mean(dim=1, keepdim=True)
-    u, s, vh = torch.linalg.svd(x - mean, full_matrices=False)
-    projected = u.mT @ wanted  # (B, r, K)
+    centred = x - mean
+    # the rotation to principal axes comes from the (p, p) Gram matrix, which is far smaller than x
+    energy, axes = torch.linalg.eigh(centred.mT @ centred)
+    energy = energy.clamp(min=0.0)
+    points = centred @ axes  # (B, n, p), orthogonal columns of squared length `energy`
+    inner = points.mT @ wanted  # (B, p, K)
+    squares = points.square()
 
     best_error = torch.full((count,), torch.inf, dtype=torch.float64)
-    best_shrink, best_l2 = torch.zeros_like(s), torch.zeros(count, dtype=torch.float64)
+    best_gain, best_l2 = torch.zeros_like(energy), torch.zeros(count, dtype=torch.float64)
     for l2 in L2_GRID:
-        filtered = s.square() / (s.square() + l2)
-        residual = wanted - u @ (filtered[:, :, None] * projected)
-        leverage = (u.square() * filtered[:, None]).sum(dim=2) + 1.0 / n  # 1/n: the mean is fitted too
+        gain = 1.0 / (energy + l2)
+        residual = wanted - points @ (gain[:, :, None] * inner)
+        leverage = (squares @ gain[:, :, None])[:, :, 0] + 1.0 / n  # 1/n: the mean is fitted too
         error = (residual / (1.0 - leverage).clamp(min=1e-9)[:, :, None]).square().sum(dim=(1, 2))
         better = error < best_error
         best_error = torch.where(better, error, best_error)
-        best_shrink = torch.where(better[:, None], s / (s.square() + l2), best_shrink)
+        best_gain = torch.where(better[:, None], gain, best_gain)
         best_l2 = torch.where(better, l2, best_l2)
-    weight = vh.mT @ (best_shrink[:, :, None] * projected)
+    weight = axes @ (best_gain[:, :, None] * inner)
     return weight, prior - (mean @ weight)[:, 0], best_l2

@@ -133,7 +133,7 @@ def in_short(
         groups.setdefault(one.kind, []).append(one)
 
     def named(kind: str) -> str:
-        return listed([f"{c.name} ({signed(c.mean)})" for c in groups[kind]])
+        return listed([f"{c.name} ({signed(c.mean)} points)" for c in groups[kind]])
 
     count = max((len(one.differences) for one in comparisons), default=0)
 
@@ -153,7 +153,7 @@ def in_short(
         said.append(f"After the one seed that was trained: {named('unknown')}; its spread is not known")
     if not said:
         return f"{start}. There is nothing to compare it with."
-    return f"{start}. In points of difference to {baseline}: " + ". ".join(said) + "."
+    return f"{start}. " + ". ".join(said) + "."
 
 
 def method_note(seeds: int) -> str:

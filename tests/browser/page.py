@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,8 +109,18 @@ class LabPage:
             if value:
                 return value
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {timeout:g} s in vain {what}")
+                raise AssertionError(self._account(f"waited {timeout:g} s in vain {what}"))
             self.page.wait_for_timeout(60)
+
+    def _account(self, text: str) -> str:
+        """What is known of the page when something did not come."""
+        picture = Path(tempfile.mkdtemp(prefix="kdlab-browser-")) / "page.png"
+        self.page.screenshot(path=picture)
+        errors = self.page.locator(".jp-RenderedText[data-mime-type*=stderr]").all_text_contents()
+        return (
+            f"{text}; kernel {self.kernel_status() or 'not there'}; page in {picture}; "
+            f"console: {self.problems or 'quiet'}; errors of cells: {errors or 'none'}"
+        )
 
     def screenshot(self, path: Path, selector: str = ".jp-Notebook") -> Path:
         """A picture of the first element that `selector` finds."""
