@@ -11,7 +11,8 @@ from kdlab.errors import DataError
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "teacher", "student"), [("fashion_mnist", "resnet8", "vgg8"), ("cifar100", "wrn_16_1", "resnet8")]
+    ("name", "teacher", "student"),
+    [("fashion_mnist", "resnet8", "vgg8"), ("cifar100", "wrn_16_1", "resnet8")],
 )
 def test_the_same_study_runs_on_real_sets(tmp_path, name, teacher, student):
     try:
