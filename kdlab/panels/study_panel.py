@@ -80,6 +80,7 @@ class StudyPanel(widgets.VBox):
         try:
             self._do(message)
         except Exception as error:
+            self._requested = None
             self._show_error(f"{type(error).__name__}: {error}")
         finally:
             with self._lock:

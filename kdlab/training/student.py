@@ -119,6 +119,10 @@ class StudentRun:
         slots: dict[int, dict[str, Any]] = {}
         for key, value in {**part("optimizer"), **info["optimizer"]}.items():
             index, name = key.split("|", 1)
+            parameter = self.parameters[int(index)]
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # the fused optimisers go through memory, so a slot must lie as its parameter does
+                value = torch.empty_like(parameter, requires_grad=False).copy_(value)
             slots.setdefault(int(index), {})[name] = value
         packed = self.optimizer.state_dict()
         packed["state"] = slots
