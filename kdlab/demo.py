@@ -44,7 +44,7 @@ def demo_study(
     Args:
         folder: where it lives; None makes a new one below `runs/`.
         seeds: how many.
-        epochs: length; 45 by default.
+        epochs: length; 40 by default.
         data: any other data set of the catalog runs the same study.
         device: "auto", "cpu", "cuda".
     """
@@ -54,10 +54,10 @@ def demo_study(
         teacher="resnet20",
         student="resnet8",
         students=students(pictures.image_size[0]),
-        epochs=epochs or 45,
+        epochs=epochs or 40,
         batch_size=32,
         labels_per_class=5,
-        evaluate_every=3,
+        evaluate_every=4,
         probe_size=600,
         seeds=seeds,
         folder=folder,
