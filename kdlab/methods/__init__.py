@@ -5,7 +5,7 @@ one. A method of one's own is a subclass of `Method` with `@register` above it.
 """
 
 # The order of import is the order of menus and tables.
-from kdlab.methods.base import STATUS_TEXT, Method, Step, Term, require_teachers  # noqa: I001
+from kdlab.methods.base import STATUS_TEXT, DataFacts, Method, Preparation, Step, Term, require_teachers  # noqa: I001
 from kdlab.methods.ce_kd import CE, KD
 from kdlab.methods.at import AT
 from kdlab.methods.fitnet import FitNet
@@ -25,9 +25,11 @@ __all__ = [
     "STATUS_TEXT",
     "Combined",
     "CosineDecay",
+    "DataFacts",
     "FitNet",
     "Method",
     "Piecewise",
+    "Preparation",
     "Schedule",
     "Step",
     "Term",

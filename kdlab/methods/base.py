@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.methods.checks import require_teachers
+from kdlab.methods.step import DataFacts, Preparation, Step
 from kdlab.methods.terms import Term
-from kdlab.models.features import Features, NetSpec
+from kdlab.models.features import NetSpec
 
-__all__ = ["STATUS_TEXT", "Method", "Status", "Step", "Term", "require_teachers"]
+__all__ = ["STATUS_TEXT", "DataFacts", "Method", "Preparation", "Status", "Step", "Term", "require_teachers"]
 
 Status = Literal["code", "paper", "recon"]
 
@@ -30,37 +31,6 @@ STATUS_TEXT: dict[str, str] = {
     "paper": "published (paper)",
     "recon": "reconstruction",
 }
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a method sees of one batch.
-
-    Attributes:
-        student: features of the student, in train mode, with gradient.
-        teachers: features of each teacher, in eval mode, without gradient.
-        classifiers: each teacher's frozen linear classifier; gradient flows *through* it.
-        target: (B,) int64 labels.
-        index: (B,) int64 position of each sample in the original data set.
-        epoch: from 1.
-    """
-
-    student: Features
-    target: Tensor
-    teachers: tuple[Features, ...] = ()
-    classifiers: tuple[nn.Module, ...] = ()
-    index: Tensor | None = None
-    epoch: int = 1
-
-    @property
-    def teacher(self) -> Features:
-        """The first (often the only) teacher."""
-        return self.teachers[0]
-
-    @property
-    def classifier(self) -> nn.Module:
-        """The first teacher's classifier."""
-        return self.classifiers[0]
 
 
 class Method(nn.Module):
@@ -79,6 +49,8 @@ class Method(nn.Module):
         trained: submodule name -> what it is: the parts that train along with the student.
         presets: setting name -> constructor arguments that were published for it.
         min_teachers: how many teachers it needs, if any of its terms reads one.
+        second_view: name of the augmentation of a second view of each batch, which student and
+            teachers then see too (`Step.second`); "" for none.
 
     Attributes:
         params: what the constructor was given.
@@ -96,6 +68,7 @@ class Method(nn.Module):
     trained: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     min_teachers: int = 1
+    second_view: str = ""
 
     params: dict[str, Any]
 
@@ -144,6 +117,24 @@ class Method(nn.Module):
         """
         require_teachers(self, teachers)
         self.built = True
+
+    def attach(self, data: DataFacts) -> None:
+        """Make what depends on the training data (a bank by sample). Called once, after `build`."""
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Work that comes before the first step, such as training the teacher's exits.
+
+        Called once on the training thread, with the method on its device, and not when a run is
+        resumed: what it finds out goes into parameters and buffers that `build` and `attach` have made.
+        """
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """How its trained parts are optimised: groups of "params", and where they differ from the
+        student's, "weight_decay" (the value) and "lr_scale" (a factor on the learning rate).
+
+        One group of everything unless overridden; a parameter in no group is not trained.
+        """
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def losses(self, step: Step, active: Collection[str]) -> dict[str, Tensor]:
         """Scalar value of each term in `active`, before weighting, and nothing else.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError
-from kdlab.methods.base import Method, Status, Step, Term
+from kdlab.methods.base import DataFacts, Method, Preparation, Status, Step, Term
 from kdlab.methods.registry import make
 from kdlab.models.features import NetSpec
 
@@ -41,7 +41,7 @@ class Combined(Method):
         parts: methods, or what `make` reads.
 
     Raises:
-        ConfigError: two parts replace the predictor.
+        ConfigError: two parts replace the predictor, or want different second views.
     """
 
     def __init__(self, parts: Sequence[Method | Mapping[str, Any] | str]) -> None:
@@ -60,6 +60,12 @@ class Combined(Method):
         self.status = max((part.status for part in methods), key=_SURENESS.index)
         self.status_note = "; ".join(f"{p.title}: {p.status_note}" for p in methods if p.status_note)
         self.min_teachers = max(part.min_teachers for part in methods)
+        views = list(dict.fromkeys(part.second_view for part in methods if part.second_view))
+        if len(views) > 1:
+            raise ConfigError(
+                f"The parts want different second views ({' and '.join(views)}); use one of them."
+            )
+        self.second_view = views[0] if views else ""
         predictors = [part.title for part in methods if part.overrides("predict")]
         if len(predictors) > 1:
             raise ConfigError(f"{' and '.join(predictors)} both replace the predictor; use one of them.")
@@ -82,6 +88,17 @@ class Combined(Method):
             part.build(student, teachers)
         for name, (number, own) in self.routes.items():
             self.terms[name].taps = self.methods[number].terms[own].taps
+
+    def attach(self, data: DataFacts) -> None:
+        for part in self.methods:
+            part.attach(data)
+
+    def prepare(self, preparation: Preparation) -> None:
+        for part in self.methods:
+            part.prepare(preparation)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.methods for group in part.parameter_groups()]
 
     def losses(self, step: Step, active: Collection[str]) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
