@@ -22,6 +22,8 @@ MAPS: dict[str, Pair] = {
     "ickd": losses.ickd,
     "cwd": losses.cwd,
     "channel_mse": losses.channel_mse,
+    "vid": lambda s, t: losses.vid(s, t, torch.ones(5, dtype=s.dtype)),
+    "ofd": lambda s, t: losses.ofd(s, t, torch.full((5,), -0.5, dtype=s.dtype)),
     "sp": losses.similarity_preserving,
 }
 VECTORS: dict[str, Pair] = {
@@ -29,8 +31,12 @@ VECTORS: dict[str, Pair] = {
     "rkd_distance": losses.rkd_distance,
     "rkd_angle": losses.rkd_angle,
     "pkt": losses.pkt,
+    "rkd_squared": lambda s, t: losses.rkd_distance(s, t, squared=True),
+    "pkt_rows": lambda s, t: losses.pkt(s, t, "rows", diagonal=False),
     "cc": losses.correlation_congruence,
+    "cc_kernel": losses.kernel_congruence,
     "sp": losses.similarity_preserving,
+    "sp_matrix": lambda s, t: losses.similarity_preserving(s, t, "matrix"),
 }
 
 

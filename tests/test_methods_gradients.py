@@ -11,6 +11,7 @@ from methods_nets import (
     VARIANTS,
     TinyNet,
     make_step,
+    outcome,
     ready,
     weighted,
 )
@@ -23,7 +24,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 def student_gradients(method: Method, student: TinyNet, teacher: TinyNet, active: Any) -> dict[str, Tensor]:
     step = make_step(student, teacher)
-    total = weighted(method, method.losses(step, active))
+    total = weighted(method, outcome(method, step, active))
     if total.requires_grad:
         total.backward()
     gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in student.named_parameters()}

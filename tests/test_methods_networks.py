@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from methods_nets import (
@@ -14,6 +16,7 @@ from methods_nets import (
     specs,
     weighted,
 )
+from methods_rehearsal import FACTS, Rehearsal
 from torch import nn
 
 from kdlab.errors import ConfigError
@@ -26,7 +29,8 @@ def test_a_missing_teacher_is_refused() -> None:
     for name in names():
         method = make(name)
         if method.needs_teacher():
-            with pytest.raises(ConfigError, match=r"needs 1 teacher\(s\) and the study has 0"):
+            message = rf"needs {method.min_teachers} teacher\(s\) and the study has 0"
+            with pytest.raises(ConfigError, match=message):
                 method.build(inspect_net(student, SHAPE), [])
     CE().build(inspect_net(student, SHAPE), [])
     with pytest.raises(ConfigError, match="needs 1 teacher"):
@@ -37,9 +41,10 @@ def test_other_class_counts_are_refused() -> None:
     student, _ = pair()
     teacher = TinyNet(PAIRS["equal sizes"][1], classes=7)
     for name in names():
-        if name != "ce":
+        if make(name).needs_teacher():
             with pytest.raises(ConfigError, match=r"student has 5 classes and the teacher teacher has 7"):
-                make(name).build(*specs(student, teacher))
+                own, others = specs(student, teacher)
+                make(name).build(own, others * make(name).min_teachers)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +101,15 @@ def test_with_networks_of_the_zoo(student_name: str, teacher_name: str) -> None:
         seen = teacher.features(x)
     for name in names():
         method = FitNet(stage=-1) if name == "fitnet" else make(name)
-        method.build(inspect_net(student, shape, student_name), [inspect_net(teacher, shape, teacher_name)])
-        step = Step(student.features(x), torch.tensor([1, 2]), (seen,), (teacher.classifier,))
+        count = method.min_teachers
+        spec = inspect_net(teacher, shape, teacher_name)
+        method.build(inspect_net(student, shape, student_name), [spec] * count)
+        method.attach(FACTS)
+        method.prepare(Rehearsal([teacher] * count, epochs=1, shape=shape, classes=10))
+        target = torch.tensor([1, 2])
+        heads = (teacher.classifier,) * count
+        step = Step(student.features(x), target, (seen,) * count, heads, index=target)
+        step = replace(step, second=step)
         recorded = RecordedStep(step)
         values = method.losses(recorded, list(method.terms))  # type: ignore[arg-type]
         assert recorded.read == {tap for term in method.terms.values() for tap in term.taps}

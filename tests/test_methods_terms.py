@@ -12,11 +12,18 @@ from torch import Tensor
 import kdlab
 from kdlab.errors import ConfigError, UnknownNameError
 from kdlab.methods import (
+    AEKD,
     AT,
+    BYOT,
+    CAMKD,
     CE,
     CMKD,
+    EBKD,
+    GPAC,
     KD,
+    MTKDSSR,
     SRRL,
+    AverageTeachers,
     CosineDecay,
     FitNet,
     Method,
@@ -36,6 +43,14 @@ METHODS = [
     FitNet(stage=0, teacher_stage=-1, init_epochs=3, kd=0.2),
     SRRL(fm=2, sr_form="kl", connector="pooled"),
     CMKD(taps=(-1,), factor=2, branch2_target="stage", pseudo_detach=True, warmup=4),
+    MTKDSSR(crd_mode="adjacent", teacher_exits="C", scd_mode="ickd", decay=True),
+    BYOT(alpha=0.5, head="mirror"),
+    AverageTeachers(aim="probabilities"),
+    EBKD(as_released=True),
+    CAMKD(detach_weights=False),
+    AEKD(cap=0.5, feature=10, normalise_gradients=True),
+    GPAC(selection="top_m_mean", top=3, breakpoints=(80, 160), granularity="class"),
+    GPAC(schedule="cosine", breakpoints="gap") + KD(),
     KD() + AT(weight=500),
     CMKD() + FitNet(kd=0.3) + KD(temperature=1),
 ]

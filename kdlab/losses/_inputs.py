@@ -47,6 +47,12 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return computed
 
 
+def unit(x: Tensor, dim: int, eps: float = 1e-12) -> Tensor:
+    """x / ||x|| along `dim`; where the norm is at most `eps`, 0 without gradient (else it would be 1/eps)."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / norm.masked_fill(norm <= eps, torch.inf)
+
+
 def check_logits(student: Tensor, teacher: Tensor, target: Tensor | None = None, classes: int = 1) -> None:
     """Logits must be two (B, C) tensors of one shape with C >= `classes`, labels (B,) int64.
 

@@ -87,21 +87,32 @@ def decompose(
 
 
 @full_precision
-def tckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float = 4.0) -> Tensor:
-    """Target-class part of KD: tau^2 mean_b KL([p_t, 1 - p_t]^T || [p_t, 1 - p_t]^S). Scalar; C >= 2."""
+def tckd(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float | Tensor = 4.0
+) -> Tensor:
+    """Target-class part of KD: tau^2 mean_b KL([p_t, 1 - p_t]^T || [p_t, 1 - p_t]^S). Scalar; C >= 2.
+
+    As in `kd`, the temperature may be a scalar tensor, or one for each sample as (B, 1).
+    """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
     student = _margin(student_logits, target, temperature)
     teacher = _margin(teacher_logits, target, temperature)
-    return temperature**2 * _binary_kl(student, teacher).mean()
+    return (_squared(temperature) * _binary_kl(student, teacher)).mean()
 
 
 @full_precision
-def nckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float = 4.0) -> Tensor:
-    """Non-target part of KD: tau^2 mean_b KL(phat^T || phat^S). Scalar; 0 for two classes."""
+def nckd(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float | Tensor = 4.0
+) -> Tensor:
+    """Non-target part of KD: tau^2 mean_b KL(phat^T || phat^S). Scalar; 0 for two classes.
+
+    The temperature may be a scalar tensor, or one for each sample as (B, 1).
+    """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
-    return temperature**2 * _non_target_kl(student_logits, teacher_logits, target, temperature).mean()
+    divergence = _non_target_kl(student_logits, teacher_logits, target, temperature)
+    return (_squared(temperature) * divergence).mean()
 
 
 def dkd(
@@ -125,7 +136,6 @@ def dkd(
     return alpha * target_part + beta * nckd(student_logits, teacher_logits, target, temperature)
 
 
-@full_precision
 def nkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -143,14 +153,28 @@ def nkd(
 
     Source: Yang et al., ICCV 2023, arXiv 2303.13005.
     """
+    target_part = nkd_target(student_logits, teacher_logits, target)
+    return target_part + gamma * nkd_non_target(student_logits, teacher_logits, target, temperature)
+
+
+@full_precision
+def nkd_target(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+    """NKD's target part: -mean_b p_t^T log p_t^S at tau = 1. Scalar; C >= 2."""
+    check_logits(student_logits, teacher_logits, target, classes=2)
+    teacher_target = torch.sigmoid(_margin(teacher_logits, target, 1.0))
+    return -(teacher_target * F.logsigmoid(_margin(student_logits, target, 1.0))).mean()
+
+
+@full_precision
+def nkd_non_target(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """NKD's non-target part: -tau^2 mean_b sum_{i != y} phat_i^T log phat_i^S. Scalar; C >= 2."""
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
-    teacher_target = torch.sigmoid(_margin(teacher_logits, target, 1.0))
-    target_part = -teacher_target * F.logsigmoid(_margin(student_logits, target, 1.0))
     student = F.log_softmax(_non_target(student_logits, target) / temperature, dim=1)
     teacher = F.softmax(_non_target(teacher_logits, target) / temperature, dim=1)
-    non_target_part = -(teacher * student).sum(1)
-    return (target_part + gamma * temperature**2 * non_target_part).mean()
+    return -(temperature**2 * (teacher * student).sum(1)).mean()
 
 
 def _non_target(logits: Tensor, target: Tensor) -> Tensor:
@@ -159,7 +183,13 @@ def _non_target(logits: Tensor, target: Tensor) -> Tensor:
     return logits.gather(1, others + (others >= target[:, None]).long())
 
 
-def _margin(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+def _squared(temperature: float | Tensor) -> float | Tensor:
+    """tau^2, for each sample (B,) where the temperature is (B, 1)."""
+    per_sample = isinstance(temperature, Tensor) and temperature.ndim == 2
+    return temperature[:, 0] ** 2 if per_sample else temperature**2  # type: ignore[index]
+
+
+def _margin(logits: Tensor, target: Tensor, temperature: float | Tensor) -> Tensor:
     """(B,) u/tau = z_y/tau - logsumexp_{i != y}(z_i/tau)."""
     scaled = logits / temperature
     return scaled.gather(1, target[:, None]).squeeze(1) - _non_target(scaled, target).logsumexp(1)
@@ -172,7 +202,7 @@ def _binary_kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _non_target_kl(
-    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float | Tensor
 ) -> Tensor:
     """(B,) KL(phat^T || phat^S)."""
     student = F.log_softmax(_non_target(student_logits, target) / temperature, dim=1)

@@ -6,12 +6,14 @@ to it (pooling afterwards would be another loss).
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlab.losses._inputs import check_maps, check_temperature, full_precision
+from kdlab.losses._inputs import check_maps, check_temperature, full_precision, unit
 
 
 def pool_to(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,13 +121,67 @@ def nst(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     Source: Huang, Wang, 2017, arXiv 1707.01219.
     """
     student_map, teacher_map = align(student_map, teacher_map)
-    student = F.normalize(student_map.flatten(2), dim=2, eps=1e-12)
-    teacher = F.normalize(teacher_map.flatten(2), dim=2, eps=1e-12)
+    student, teacher = unit(student_map.flatten(2), dim=2), unit(teacher_map.flatten(2), dim=2)
 
     def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.mT).square().mean()
 
     return mean_kernel(teacher, teacher) + mean_kernel(student, student) - 2 * mean_kernel(student, teacher)
+
+
+@full_precision
+def vid(student_map: Tensor, teacher_map: Tensor, variance: Tensor) -> Tensor:
+    """Variational information distillation: mean 0.5 [(mu - F_t)^2 / s_c + log s_c] over all elements.
+
+    The negative log-likelihood, up to a constant, of the teacher's map under a Gaussian whose mean is
+    regressed from the student; it may be negative.
+
+    Args:
+        student_map: mu (B, c, h, w), the student's map as sent through its mean network.
+        teacher_map: F_t of the same shape.
+        variance: s (c,), positive.
+
+    Source: Ahn et al., CVPR 2019, arXiv 1904.05835, in the form of RepDistiller.
+    """
+    check_maps(student_map, teacher_map, channels=True, size=True)
+    s = variance[:, None, None]
+    return 0.5 * ((student_map - teacher_map).square() / s + s.log()).mean()
+
+
+@full_precision
+def ofd(student_map: Tensor, teacher_map: Tensor, margin: Tensor) -> Tensor:
+    """Overhaul of feature distillation, one pair: sum of partial squared differences / (1000 B).
+
+    t' = max(F_t, margin); (s - t')^2 counts where s > t' or t' > 0: what both leave to be cut off by the
+    next ReLU costs nothing.
+
+    Args:
+        student_map: s (B, c, h, w), before the activation, connected to the teacher's width.
+        teacher_map: F_t of the same shape, before the activation.
+        margin: (c,), of each channel, not above 0; see `expected_negative`.
+
+    Source: Heo et al., ICCV 2019, arXiv 1904.01866, in the form of its official code.
+    """
+    check_maps(student_map, teacher_map, channels=True, size=True)
+    target = torch.maximum(teacher_map, margin[:, None, None])
+    counts = (student_map > target) | (target > 0)
+    return ((student_map - target).square() * counts).sum() / (1000 * student_map.shape[0])
+
+
+@full_precision
+def expected_negative(mean: Tensor, deviation: Tensor) -> Tensor:
+    """E[x | x < 0] of Gaussians: m - s phi(m/s) / Phi(-m/s); where Phi(-m/s) <= 1e-3, that is -3 s.
+
+    OFD's margins, from the shift `mean` and the scale `deviation` (its size counts) of a BatchNorm.
+    All of one shape. A channel of scale 0 gives its mean if that is negative, else 0.
+
+    Source: Heo et al., ICCV 2019, in the form of the official code.
+    """
+    s = deviation.abs()
+    ratio = mean / s.clamp_min(torch.finfo(s.dtype).tiny)
+    below = 0.5 * torch.erfc(ratio / math.sqrt(2))
+    density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
+    return torch.where(below > 1e-3, mean - s * density / below.clamp_min(1e-3), -3 * s)
 
 
 @full_precision
@@ -161,7 +217,7 @@ def ickd(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
     def correlation(feature_map: Tensor) -> Tensor:
         rows = feature_map.flatten(2)
-        return F.normalize(rows @ rows.mT, dim=2, eps=1e-12)
+        return unit(rows @ rows.mT, dim=2)
 
     squared = (correlation(student_map) - correlation(teacher_map)).square()
     return squared.sum() / (student_map.shape[0] * student_map.shape[1])

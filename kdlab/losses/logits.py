@@ -78,13 +78,28 @@ def dist(
 
     Source: Huang, You, Wang, Qian, Xu, NeurIPS 2022, arXiv 2205.10536.
     """
+    inter = dist_inter(student_logits, teacher_logits, temperature)
+    return beta * inter + gamma * dist_intra(student_logits, teacher_logits, temperature)
+
+
+@full_precision
+def dist_inter(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """DIST's relations between classes: tau^2 (1 - mean over samples of rho(P_s[n], P_t[n]))."""
+    return _uncorrelated(student_logits, teacher_logits, temperature, dim=1)
+
+
+@full_precision
+def dist_intra(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """DIST's relations within a class: tau^2 (1 - mean over classes of rho(P_s[:, c], P_t[:, c]))."""
+    return _uncorrelated(student_logits, teacher_logits, temperature, dim=0)
+
+
+def _uncorrelated(student_logits: Tensor, teacher_logits: Tensor, temperature: float, dim: int) -> Tensor:
     check_logits(student_logits, teacher_logits)
     check_temperature(temperature)
     student = F.softmax(student_logits / temperature, dim=1)
     teacher = F.softmax(teacher_logits / temperature, dim=1)
-    inter = 1.0 - _pearson(student, teacher, dim=1).mean()
-    intra = 1.0 - _pearson(student, teacher, dim=0).mean()
-    return temperature**2 * (beta * inter + gamma * intra)
+    return temperature**2 * (1.0 - _pearson(student, teacher, dim).mean())
 
 
 def _pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:

@@ -5,32 +5,43 @@ Source of the forms: the public re-implementations of RepDistiller.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kdlab.losses._inputs import check_batches, full_precision
+from kdlab.losses._inputs import check_batches, full_precision, unit
 
 ANGLE_ELEMENTS = 2**24
 """Largest tensor (in elements) `rkd_angle` keeps for its backward pass; beyond it works in chunks."""
 
 
 @full_precision
-def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
+def similarity_preserving(
+    student: Tensor, teacher: Tensor, normalise: Literal["rows", "matrix"] = "rows"
+) -> Tensor:
     """SP: sum (G_s - G_t)^2 / B^2, G = X X' with L2-normalised rows, X = the batch flattened to (B, D).
 
     Args:
         student: (B, ...), usually the last map.
         teacher: (B, ...), of any other shape.
+        normalise: "rows" of G as published, or the whole "matrix" by its Frobenius norm.
 
     Source: Tung, Mori, ICCV 2019, arXiv 1907.09682.
+
+    Raises:
+        ValueError: unequal batches, or an unknown `normalise`.
     """
     check_batches(student, teacher, ndim=None)
+    if normalise not in ("rows", "matrix"):
+        raise ValueError(f"normalise must be 'rows' or 'matrix', not {normalise!r}.")
 
     def similarity(x: Tensor) -> Tensor:
         rows = x.flatten(1)
-        return F.normalize(rows @ rows.T, dim=1, eps=1e-12)
+        gram = rows @ rows.T
+        return unit(gram, dim=1) if normalise == "rows" else unit(gram.flatten(), dim=0)
 
     return (similarity(student) - similarity(teacher)).square().sum() / student.shape[0] ** 2
 
@@ -59,8 +70,10 @@ def rkd(
 
 
 @full_precision
-def rkd_distance(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+def rkd_distance(student_embedding: Tensor, teacher_embedding: Tensor, squared: bool = False) -> Tensor:
     """Smooth-L1 mean over all B^2 entries of the distances, each net's divided by its positive mean.
+
+    `squared` compares squared distances instead.
 
     Embeddings (B, d), B >= 2. Gradient passes through the student's mean. Invariant to rotation,
     translation and scale. Identical rows have distance 0, no gradient, and stay out of the mean.
@@ -70,6 +83,7 @@ def rkd_distance(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor
     def distances(x: Tensor) -> Tensor:
         # Direct differences: the faster Gram form loses the digits of close points.
         d = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        d = d.square() if squared else d
         return d / (d.sum() / (d > 0).sum().clamp_min(1)).clamp_min(torch.finfo(d.dtype).tiny)
 
     return F.smooth_l1_loss(distances(student_embedding), distances(teacher_embedding))
@@ -108,22 +122,43 @@ def _angles(student: Tensor, teacher: Tensor, start: int, stop: int) -> Tensor:
 
 
 @full_precision
-def pkt(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+def pkt(
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    form: Literal["mean", "rows"] = "mean",
+    diagonal: bool = True,
+) -> Tensor:
     """PKT: mean over B^2 of P_t log((P_t + 1e-7) / (P_s + 1e-7)).
 
-    u = v / (||v|| + 1e-7), k = (u u' + 1) / 2 with its diagonal, P = rows of k divided by their sums.
+    u = v / (||v|| + 1e-7), k = (u u' + 1) / 2, P = rows of k divided by their sums.
+
+    Args:
+        student_embedding: (B, d_s).
+        teacher_embedding: (B, d_t).
+        form: "mean" over B^2 as in the public code, or "rows": the KL divergence of each row, mean over
+            the B rows (B times as large).
+        diagonal: whether a sample's similarity to itself, which is 1, takes part.
 
     Source: Passalis, Tefas, ECCV 2018, arXiv 1803.10837.
+
+    Raises:
+        ValueError: not two (B, d) tensors of one batch, or an unknown `form`.
     """
     check_batches(student_embedding, teacher_embedding)
+    if form not in ("mean", "rows"):
+        raise ValueError(f"form must be 'mean' or 'rows', not {form!r}.")
 
     def probabilities(v: Tensor) -> Tensor:
-        u = v / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + 1e-7)
+        norm = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+        u = v / (norm + 1e-7).masked_fill(norm == 0, torch.inf)
         kernel = (u @ u.T + 1) / 2
-        return kernel / kernel.sum(1, keepdim=True)
+        if not diagonal:
+            kernel = kernel - torch.diag(kernel.diagonal())
+        return kernel / kernel.sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
 
     student, teacher = probabilities(student_embedding), probabilities(teacher_embedding)
-    return (teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())).mean()
+    entries = teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())
+    return entries.mean() if form == "mean" else entries.sum(1).mean()
 
 
 @full_precision
@@ -145,3 +180,20 @@ def correlation_congruence(student_embedding: Tensor, teacher_embedding: Tensor)
         )
     difference = (student_embedding - teacher_embedding).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()
+
+
+@full_precision
+def kernel_congruence(student_embedding: Tensor, teacher_embedding: Tensor, gamma: float = 0.4) -> Tensor:
+    """CC as a comparison of kernels: mean over B^2 of (K_s - K_t)^2, K = exp(-gamma |u_i - u_j|^2).
+
+    u are the rows, L2-normalised. The exact kernel in place of the paper's Taylor expansion of it: ours.
+    Widths may differ; does not depend on the order of the batch.
+    """
+    check_batches(student_embedding, teacher_embedding)
+
+    def kernel(x: Tensor) -> Tensor:
+        u = unit(x, dim=1)
+        square = u.square().sum(1)
+        return torch.exp(-gamma * (square[:, None] + square[None] - 2 * u @ u.T).clamp_min(0))
+
+    return F.mse_loss(kernel(student_embedding), kernel(teacher_embedding))

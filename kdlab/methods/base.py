@@ -20,7 +20,7 @@ from kdlab.errors import ConfigError, unknown_name
 from kdlab.methods.checks import require_teachers
 from kdlab.methods.step import DataFacts, Preparation, Step
 from kdlab.methods.terms import Term
-from kdlab.models.features import NetSpec
+from kdlab.models.features import NetSpec, StagedNet
 
 __all__ = ["STATUS_TEXT", "DataFacts", "Method", "Preparation", "Status", "Step", "Term", "require_teachers"]
 
@@ -65,7 +65,7 @@ class Method(nn.Module):
     family: str = ""
     status: Status = "recon"
     status_note: str = ""
-    trained: ClassVar[Mapping[str, str]] = {}
+    trained: Mapping[str, str] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     min_teachers: int = 1
     second_view: str = ""
@@ -119,13 +119,30 @@ class Method(nn.Module):
         self.built = True
 
     def attach(self, data: DataFacts) -> None:
-        """Make what depends on the training data (a bank by sample). Called once, after `build`."""
+        """Make what depends on the training data (a bank by sample). Called once, after `build`.
+
+        This one settles schedules that follow the length of the training; a subclass calls it first.
+        """
+        for term in self.terms.values():
+            term.schedule = term.schedule.over(data.epochs, data.milestones)
 
     def prepare(self, preparation: Preparation) -> None:
         """Work that comes before the first step, such as training the teacher's exits.
 
         Called once on the training thread, with the method on its device, and not when a run is
         resumed: what it finds out goes into parameters and buffers that `build` and `attach` have made.
+        """
+
+    def revisits(self, epoch: int) -> bool:
+        """Whether `revisit` is to be called before the first step of `epoch`."""
+        return False
+
+    def revisit(self, preparation: Preparation, student: StagedNet, epoch: int) -> None:
+        """Look at the student between epochs, such as probing how far it has come.
+
+        Called on the training thread before the first step of each epoch for which `revisits` is true,
+        and not again when a run is resumed later in that epoch: what it finds out goes into buffers.
+        The student is handed over in whatever mode it is in and must be left as it was found.
         """
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -60,7 +60,8 @@ def _terms(method: Method) -> list[str]:
 
 def _parts(method: Method) -> list[str]:
     trained = [f"  {name}: {what}" for name, what in method.trained.items()] or ["  nothing but the student"]
-    lines = ["", "Trains besides the student (dropped from the exported student)", *trained]
+    fate = "part of its predictor" if method.overrides("predict") else "dropped from the exported student"
+    lines = ["", f"Trains besides the student ({fate})", *trained]
     if method.presets:
         lines += ["", "Published settings"]
         for name, params in method.presets.items():

@@ -113,6 +113,22 @@ def same_classes(method: Method, student: NetSpec, teacher: NetSpec) -> int:
     return student.num_classes
 
 
+def enough_classes(method: Method, student: NetSpec, least: int, reason: str) -> None:
+    """Refuse data sets with fewer than `least` classes.
+
+    Args:
+        reason: why, and what to do instead; it follows "DKD needs at least 3 classes and there are 2: ".
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if student.num_classes < least:
+        raise ConfigError(
+            f"{type(method).__name__} needs at least {least} classes and there are {student.num_classes}: "
+            f"{reason}"
+        )
+
+
 def stage_index(method: Method, net: NetSpec, stage: int, whose: str) -> int:
     """`stage` counted from 0; a negative one counts from the deepest.
 

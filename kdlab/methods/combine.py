@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdlab.errors import ConfigError
 from kdlab.methods.base import DataFacts, Method, Preparation, Status, Step, Term
 from kdlab.methods.registry import make
-from kdlab.models.features import NetSpec
+from kdlab.models.features import NetSpec, StagedNet
 
 _SURENESS: tuple[Status, ...] = ("code", "paper", "recon")
 
@@ -86,16 +86,31 @@ class Combined(Method):
         for part in self.methods:
             torch.set_rng_state(state)
             part.build(student, teachers)
+        self._copy_taps()
+
+    def _copy_taps(self) -> None:
+        """Parts learn what they read when they are built, and some when they are prepared."""
         for name, (number, own) in self.routes.items():
             self.terms[name].taps = self.methods[number].terms[own].taps
 
     def attach(self, data: DataFacts) -> None:
+        super().attach(data)
         for part in self.methods:
             part.attach(data)
 
     def prepare(self, preparation: Preparation) -> None:
         for part in self.methods:
             part.prepare(preparation)
+        self._copy_taps()
+
+    def revisits(self, epoch: int) -> bool:
+        return any(part.revisits(epoch) for part in self.methods)
+
+    def revisit(self, preparation: Preparation, student: StagedNet, epoch: int) -> None:
+        for part in self.methods:
+            if part.revisits(epoch):
+                part.revisit(preparation, student, epoch)
+        self._copy_taps()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [group for part in self.methods for group in part.parameter_groups()]

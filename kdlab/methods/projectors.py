@@ -35,6 +35,11 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> tuple[nn.Conv2d,
     return conv, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
+def conv_bn(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """1x1 convolution without bias, BN."""
+    return conv_bn_relu(inputs, outputs)[:2]
+
+
 class Regressor(nn.Sequential):
     """FitNet's regressor: a convolution with bias, BN, ReLU, that maps one map to another's exact shape.
 
@@ -86,17 +91,25 @@ class Projector(nn.Module):
         outputs: c_t, channels of the teacher's map.
         factor: how much narrower the middle is; must divide `outputs`.
         also: channels of a second output layer `match`, if one is wanted.
+        depth: 3; 2 leaves out the 3x3 convolution, 1 is a single 1x1 (c_s -> c_t) without a middle.
     """
 
-    def __init__(self, inputs: int, outputs: int, factor: int = 1, also: int | None = None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, factor: int = 1, also: int | None = None, depth: int = 3
+    ) -> None:
         super().__init__()
         if outputs % factor:
             raise ConfigError(
                 f"The projector's factor {factor} must divide the teacher's {outputs} channels; "
                 "choose 1, 2 or 4 where they fit."
             )
-        middle = outputs // factor
-        self.hidden = nn.Sequential(*conv_bn_relu(inputs, middle), *conv_bn_relu(middle, middle, 3))
+        middle = outputs // factor if depth > 1 else inputs
+        layers: list[nn.Module] = []
+        if depth > 1:
+            layers += conv_bn_relu(inputs, middle)
+        if depth > 2:
+            layers += conv_bn_relu(middle, middle, 3)
+        self.hidden = nn.Sequential(*layers)
         self.out = nn.Sequential(*conv_bn_relu(middle, outputs))
         if also is not None:
             self.match = nn.Sequential(*conv_bn_relu(middle, also))

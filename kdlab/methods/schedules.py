@@ -7,6 +7,7 @@ reads it back.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdlab.errors import ConfigError
@@ -19,6 +20,18 @@ class Schedule:
     def factor(self, epoch: int) -> float:
         """The factor in `epoch` (from 1)."""
         return 1.0
+
+    def over(self, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
+        """This schedule for a training of that length; only those that follow the training differ.
+
+        Args:
+            epochs: of the training.
+            milestones: epochs after which its learning rate drops.
+
+        Raises:
+            ConfigError: it follows something that this training does not have.
+        """
+        return self
 
     def __str__(self) -> str:
         return "constant"
@@ -81,6 +94,61 @@ class Piecewise(Schedule):
         return "piecewise:" + ",".join(f"{start}={float(factor)!r}" for start, factor in self.steps)
 
 
+@dataclass(frozen=True)
+class Levels(Schedule):
+    """As many equal parts of the training as there are factors; part i has the i-th factor.
+
+    With three: the first for e <= E/3, the second for E/3 < e <= 2E/3, then the third. Before the length
+    E of the training is known (see `over`), the first.
+    """
+
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.factors or not all(map(math.isfinite, self.factors)):
+            raise ConfigError(f"A schedule in levels needs finite factors, not {self.factors!r}.")
+
+    def factor(self, epoch: int) -> float:
+        return self.factors[0]
+
+    def over(self, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
+        count = len(self.factors)
+        starts = {part * epochs // count + 1: factor for part, factor in enumerate(self.factors)}
+        return Piecewise(tuple(starts.items()))
+
+    def __str__(self) -> str:
+        return "levels:" + ",".join(repr(float(factor)) for factor in self.factors)
+
+
+@dataclass(frozen=True)
+class Drops(Levels):
+    """Goes on to the next factor where the learning rate drops, instead of after equal parts."""
+
+    def over(self, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
+        needed = len(self.factors) - 1
+        if len(milestones) < needed:
+            raise ConfigError(
+                f"The schedule {str(self)!r} follows {needed} drops of the learning rate, and this recipe "
+                f"has {len(milestones)}; write 'levels:...' for equal parts of the training."
+            )
+        later = zip(milestones, self.factors[1:])
+        return Piecewise(((1, self.factors[0]), *((epoch + 1, factor) for epoch, factor in later)))
+
+    def __str__(self) -> str:
+        return super().__str__().replace("levels", "drops")
+
+
+@dataclass(frozen=True)
+class WholeCosine(Schedule):
+    """`CosineDecay` over the whole training; 1 before its length is known (see `over`)."""
+
+    def over(self, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
+        return CosineDecay(epochs)
+
+    def __str__(self) -> str:
+        return "cosine"
+
+
 def _at_least_one(epochs: int) -> None:
     if epochs < 1:
         raise ConfigError(f"A schedule needs at least one epoch, not {epochs!r}.")
@@ -88,6 +156,9 @@ def _at_least_one(epochs: int) -> None:
 
 def parse_schedule(text: str | Schedule) -> Schedule:
     """Read a schedule from its text: "constant", "warmup:20", "cosine:30", "piecewise:60=0.9,160=0.8".
+
+    Some follow the training: "cosine" over all of it, "levels:1,0.5,0.1" in equal parts, and
+    "drops:1,0.5,0.1" from one drop of the learning rate to the next.
 
     Raises:
         ConfigError: the text is none of these, or a `Schedule` of one's own whose text does not give it
@@ -104,13 +175,16 @@ def parse_schedule(text: str | Schedule) -> Schedule:
         if kind == "warmup":
             return Warmup(int(rest))
         if kind == "cosine":
-            return CosineDecay(int(rest))
+            return CosineDecay(int(rest)) if rest else WholeCosine()
+        if kind in ("levels", "drops"):
+            factors = tuple(float(factor) for factor in rest.split(","))
+            return Levels(factors) if kind == "levels" else Drops(factors)
         if kind == "piecewise":
             pairs = [pair.split("=") for pair in rest.split(",")]
             return Piecewise(tuple((int(start), float(factor)) for start, factor in pairs))
     except ValueError:  # also what the schedules themselves refuse
         pass
     raise ConfigError(
-        f"{text!r} is no schedule; write 'constant', 'warmup:EPOCHS', 'cosine:EPOCHS' or "
-        "'piecewise:EPOCH=FACTOR,...'."
+        f"{text!r} is no schedule; write 'constant', 'warmup:EPOCHS', 'cosine:EPOCHS', 'cosine', "
+        "'levels:FACTOR,FACTOR,...', 'drops:FACTOR,FACTOR,...' or 'piecewise:EPOCH=FACTOR,...'."
     )

@@ -25,6 +25,7 @@ class Step:
         epoch: from 1.
         second: the same pictures under another augmentation, for methods that ask for it
             (`Method.second_view`); None otherwise.
+        images: (B, C, H, W) the pictures themselves, for methods that have a network of their own.
     """
 
     student: Features
@@ -34,6 +35,7 @@ class Step:
     index: Tensor | None = None
     epoch: int = 1
     second: Step | None = None
+    images: Tensor | None = None
 
     @property
     def teacher(self) -> Features:
@@ -55,6 +57,7 @@ class DataFacts:
         labels: (size,) int64 label by `Step.index`; -1 where a picture is not trained on.
         num_classes: K.
         steps_per_epoch, epochs: of the training.
+        milestones: epochs after which the learning rate drops by a step.
     """
 
     size: int
@@ -62,6 +65,7 @@ class DataFacts:
     num_classes: int
     steps_per_epoch: int
     epochs: int
+    milestones: tuple[int, ...] = ()
 
 
 class Preparation(Protocol):

@@ -20,8 +20,9 @@ class Term:
         weight: finite; 0 switches the term off as `enabled=False` does.
         taps: the tensors the term reads, and nothing else; its diagram is drawn from them. Written as
             "student.logits", "student.embedding", "student.stages[2]", "teacher.final",
-            "teacher.preacts[0]", "teacher.classifier", "target", "index". Before `build` an index may be
-            negative (from the deepest stage), or be left out where all stages are meant.
+            "teacher.preacts[0]", "teacher.classifier", "target", "index", and of the other view
+            "second.student.logits" (with several teachers, "teacher" is all of them). Before `build` an
+            index may be negative (from the deepest stage), or be left out where all stages are meant.
         doc: one sentence: what the term asks of the student.
         schedule: the weight's factor per epoch; text such as "warmup:20" is read.
         enabled: the switch.
@@ -53,7 +54,7 @@ class Term:
     @property
     def needs_teacher(self) -> bool:
         """Whether the term reads anything of a teacher."""
-        return any(tap.startswith("teacher") for tap in self.taps)
+        return any(tap.removeprefix("second.").startswith("teacher") for tap in self.taps)
 
     def set(
         self,

@@ -1,0 +1,50 @@
+"""Feature, relation and classifier-reuse methods, in the variants that the generic tests try."""
+
+from __future__ import annotations
+
+from kdlab.methods import (
+    CC,
+    CRD,
+    CWD,
+    ICKD,
+    NST,
+    OFD,
+    PKT,
+    RKD,
+    SP,
+    VID,
+    ChannelDistillation,
+    Method,
+    SimKD,
+)
+
+FEATURE_VARIANTS: dict[str, Method] = {
+    "vid": VID(kd=0.5, variance=1.0),
+    "vid-one": VID(stages=(-1,), teacher_stages=(0,), variance=1.0),
+    "nst": NST(kd=0.5),
+    "nst-last": NST(stages=(-1,)),
+    "ofd": OFD(kd=0.5),
+    "ofd-data": OFD(margin="data", stages=(-1, 0), teacher_stages=(-1, 0)),
+    "ofd-after": OFD(margin=-0.5, maps="stages"),
+    "ickd": ICKD(kd=0.5),
+    "ickd-all": ICKD(stages=None),
+    "cwd": CWD(kd=0.5, tau=1.0),
+    "cwd-all": CWD(stages=None, tau=0.5),
+    "channel": ChannelDistillation(kd=0.5),
+    "channel-last": ChannelDistillation(stages=(-1,), gkd=0.0, decay=1.0),
+    "sp": SP(kd=0.5),
+    "sp-matrix": SP(stage=None, normalise="matrix"),
+    "rkd": RKD(kd=0.5),
+    "rkd-squared": RKD(squared=True, angle_subsample=4, stage=1, teacher_stage=0),
+    "pkt": PKT(kd=0.5),
+    "pkt-rows": PKT(weight=500.0, form="rows", diagonal=False, stage=-1),
+    "cc": CC(kd=0.5),
+    "cc-kernel": CC(form="kernel", width=7, stage=0),
+    "crd": CRD(kd=0.5, width=16),
+    "crd-few": CRD(negatives=7, width=8, shared_draw=True, momentum=0.0),
+    "crd-all": CRD(pool="all", width=8),
+    "crd-batch": CRD(pool="batch", width=8),
+    "simkd": SimKD(factor=1),
+    "simkd-labels": SimKD(factor=1, depth=2, ce=0.5, kd=0.5),
+    "simkd-own": SimKD(factor=1, depth=1, ce=0.5, kd=0.5, head="own", stage=0),
+}
