@@ -4,12 +4,12 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-JOBS   ?= 0
+JOBS   ?= 2
 ARGS   ?=
 
 run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
-extras  := test dev timm opentsne
+extras  := test dev timm opentsne tensorboard
 
 # Whatever the environment points at, the code of this checkout is what runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -27,7 +27,7 @@ help:
 	@echo
 	@echo "Settings: VENV=$(VENV) (the environment), PYTHON=$(PYTHON) (makes it),"
 	@echo "          ARGS=... (handed on: make demo ARGS=\"--seeds 1\", make test ARGS=\"-k study\"),"
-	@echo "          JOBS=2 (run tests in two processes)"
+	@echo "          JOBS=$(JOBS) (run tests in so many processes; the browser's one by one)"
 
 demo: install
 	@$(run) -m kdlab demo $(ARGS)
@@ -36,7 +36,9 @@ lab: install
 	@$(run) -m kdlab lab $(ARGS)
 
 test: lint browser
-	@$(run) -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS)
+	@$(run) -m pytest -m "not browser" $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS) \
+	  || [ $$? = 5 ]  # 5: nothing was selected, which is no failure here
+	@$(run) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
 
 lint: install-test
 	@$(run) -m ruff check .
@@ -44,8 +46,11 @@ lint: install-test
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(run) -m nbstripout --verify "$$@" \
 	  || { echo "make: clear the notebooks above: nbstripout notebooks/*.ipynb"; exit 1; }
 
+# Other files there are what these share. The one for GPUs runs where PyTorch sees one.
+benches := imports throughput lockstep overhead accuracy_bf16
 bench: install-test
-	@for file in benchmarks/*.py; do echo "== $$file"; $(run) "$$file" $(ARGS) || exit 1; done
+	@for name in $(benches); do echo; echo "== $$name"; $(run) benchmarks/$$name.py $(ARGS) || exit 1; done
+	@! $(run) -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || $(run) benchmarks/gpu.py $(ARGS)
 
 install:
 	@$(install)

@@ -44,7 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7, metavar="N")
     parser.add_argument("--limit", type=float, metavar="SECONDS")
+    parser.add_argument("--quick", action="store_true", help="one repeat: only tries the code")
     args = parser.parse_args()
+    args.repeats = 1 if args.quick else args.repeats
     torch_s, kdlab_s, study_s = (
         statistics.median(column) for column in zip(*measure(args.repeats), strict=True)
     )

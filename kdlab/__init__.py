@@ -15,16 +15,27 @@ if TYPE_CHECKING:
     from kdlab import data, losses, methods, models, panels, plots, probes, report, training
     from kdlab.checkup import doctor
     from kdlab.training.study import Study, load_study
+    from kdlab.training.sweeps import load_sweep, sweep
+    from kdlab.training.variants import Student
 
 _SUBPACKAGES = ("data", "losses", "methods", "models", "panels", "plots", "probes", "report", "training")
-_NAMES = {"Study": "kdlab.training.study", "load_study": "kdlab.training.study", "doctor": "kdlab.checkup"}
+_NAMES = {
+    "Student": "kdlab.training.variants",
+    "Study": "kdlab.training.study",
+    "load_study": "kdlab.training.study",
+    "load_sweep": "kdlab.training.sweeps",
+    "sweep": "kdlab.training.sweeps",
+    "doctor": "kdlab.checkup",
+}
 
 __all__ = [
+    "Student",
     "Study",
     "__version__",
     "data",
     "doctor",
     "load_study",
+    "load_sweep",
     "losses",
     "methods",
     "models",
@@ -32,6 +43,7 @@ __all__ = [
     "plots",
     "probes",
     "report",
+    "sweep",
     "training",
 ]
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LEFTOVER = re.compile(r"\..+\.\w+\.[a-z0-9_]{8}")  # what `whole_file` calls its temporary files
+
 _UMASK = os.umask(0)  # can only be read by setting it; done once, at import, before threads
 os.umask(_UMASK)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder` and below."""
+    for path in folder.rglob(".*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Qualities rise over the epochs and differ between students, so that all probes h
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,13 @@ class FakeRecord:
 
 
 class FakeStudy:
-    """See the module. `projects` names the student whose method brings its own projector."""
+    """See the module.
+
+    Args:
+        projects: the student whose method brings its own projector.
+        late: student -> epoch after which it was forked from the first student.
+        gone: student -> epoch after which it was dropped.
+    """
 
     def __init__(
         self,
@@ -52,11 +59,14 @@ class FakeStudy:
         projects: str = "CMKD",
         trained: bool = True,
         teacher: str = "teacher",
+        late: Mapping[str, int] | None = None,
+        gone: Mapping[str, int] | None = None,
     ) -> None:
         generator = np.random.default_rng(5)
         n = 2 * classes * per_class
         labels = np.arange(n) % classes
-        self.names = list(students)
+        self.late, self.gone = dict(late or {}), dict(gone or {})
+        self.students = {name: _FakeStudent(name) for name in students}
         self.seeds = list(seeds)
         self.epochs = snapshots[-1]
         self.folder = Path(folder)
@@ -105,24 +115,53 @@ class FakeStudy:
             if teacher
             else []
         )
-        method = {name: _FakeMethod(name) for name in students}
-        self.methods = method
         self.asked = {"student": "resnet8", "labels_per_class": 10, "data": "fake", "recipe": {}}
         self.recipe = SimpleNamespace(name="fake", epochs=self.epochs, batch_size=32, lr=0.05)
         self.record = FakeRecord(self._series() if trained else {})
         if trained:
             self.record.commands.append(
-                {
-                    "seed": seeds[0],
-                    "seed_number": 1,
-                    "step": 30,
-                    "epoch": 3,
-                    "student": students[-1],
-                    "term": "kd",
-                    "text": "kd off",
-                    "change": {"enabled": False},
-                }
+                self._command(30, "set", students[-1], "kd off", term="kd", change={"enabled": False})
             )
+        for name, epoch in self.late.items():
+            text = f"forked from {students[0]}"
+            self.record.commands.append(
+                self._command(10 * epoch, "fork", name, text, parent=students[0], method=None)
+            )
+        for name, epoch in self.gone.items():
+            self.record.commands.append(self._command(10 * epoch, "drop", name, "dropped"))
+        self._failures: list[dict[str, Any]] = []
+
+    names = property(lambda self: list(self.students))
+    methods = property(lambda self: {name: one.method for name, one in self.students.items()})
+
+    def _command(self, step: int, kind: str, student: str, text: str, **more: Any) -> dict[str, Any]:
+        when = {"seed": self.seeds[0], "seed_number": 1, "step": step, "epoch": step // 10 + 1}
+        return {"kind": kind, **when, "student": student, "text": text, **more}
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Students that a guard stopped; see `fail`."""
+        return list(self._failures)
+
+    def fail(self, student: str, step: int, seed: int) -> None:
+        """Have a guard stop a student: nothing is recorded of it in that seed after that step."""
+        text = (
+            f"Student {student!r} was stopped at step {step} (batch 1 of epoch {step // 10 + 1}): term 'kd' "
+            "is not finite. Its weights are those of step 0. Lower the term's weight or the learning rate."
+        )
+        self._failures.append(
+            {
+                "kind": "failed",
+                "student": student,
+                "seed": seed,
+                "step": step,
+                "epoch": step // 10 + 1,
+                "text": text,
+            }
+        )
+        for (name, key, own), (epochs, values) in list(self.record.series_of.items()):
+            if (name, own) == (student, seed):
+                kept = epochs <= step // 10
+                self.record.series_of[name, key, own] = (epochs[kept], values[kept])
 
     def quality(self, network: str, epoch: int, seed: int) -> float:
         """How far apart the classes lie in the features of `network`."""
@@ -131,15 +170,23 @@ class FakeStudy:
         final = QUALITY.get(network, 1.0) + 0.05 * seed
         return final * (1.0 - math.exp(-(epoch + 0.1) / 2.0))
 
-    def snapshot_epochs(self, seed: int | None = None) -> list[int]:
-        return list(self._snapshots)
+    def snapshot_epochs(self, seed: int | None = None, network: str | None = None) -> list[int]:
+        first, last = self.late.get(network or "", -1), self.gone.get(network or "", 10**9)
+        later_seed = seed not in (None, self.seeds[0])
+        if network in self.gone and later_seed:
+            return []
+        return [epoch for epoch in self._snapshots if first < epoch <= last]
 
     def snapshot(self, network: str, epoch: int = -1, seed: int | None = None) -> Representation:
         if network not in (*self.names, self.teacher_name):
             raise unknown_name("network", network, self.names)
         if not self._snapshots:
             raise StudyError("There is no snapshot yet; the training of the students has not begun.")
-        epoch = self._snapshots[epoch] if epoch < 0 else epoch
+        if network != self.teacher_name:
+            known = self.snapshot_epochs(seed, network)
+            epoch = known[epoch] if epoch < 0 else epoch
+            if epoch not in known:
+                raise StudyError(f"There is no snapshot of {network!r} at epoch {epoch}; there are {known}.")
         seed = self.seeds[0] if seed is None else seed
         quality = self.quality(network, epoch, seed)
         labels = self.probe_set.labels.numpy()
@@ -173,13 +220,27 @@ class FakeStudy:
             for seed in self.seeds:
                 quality = np.array([self.quality(name, int(e), seed) for e in epochs])
                 accuracy = (0.25 + 0.7 * np.tanh(0.7 * quality)).astype(np.float32)
+                if name in self.gone and seed != self.seeds[0]:
+                    continue
+                there = (epochs > self.late.get(name, 0)) & (epochs <= self.gone.get(name, 10**9))
                 for key, values in (
                     ("test_accuracy", accuracy),
                     ("val_accuracy", accuracy - 0.01),
                     ("train_loss", (2.0 * np.exp(-quality)).astype(np.float32)),
                 ):
-                    out[name, key, seed] = (epochs, values)
+                    out[name, key, seed] = (epochs[there], values[there])
         return out
+
+
+class _FakeStudent:
+    """Student `name`; one called "wide" has a network of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.method = _FakeMethod(name)
+        self.network = "resnet14" if name == "wide" else None
+
+    def label(self) -> str:
+        return self.network or ""
 
 
 class _FakeMethod:

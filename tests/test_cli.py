@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import pytest
 
 import kdlab
 from kdlab.cli import build_parser, lab, main
-from kdlab.cli.arguments import check_keys, study_arguments
+from kdlab.cli.arguments import check_keys, study_arguments, sweep_arguments
 from kdlab.cli.text import table
 from kdlab.errors import ConfigError, DataError, UnknownNameError
+from kdlab.training import Options
+from tests.small_study import small
 
-COMMANDS = ("demo", "run", "report", "teacher", "methods", "models", "datasets", "doctor", "lab")
+COMMANDS = (
+    *("demo", "run", "sweep", "report", "show", "teacher", "methods", "models", "datasets", "doctor", "lab"),
+)
 
 
 def arguments_of(*words: str) -> dict[str, Any]:
@@ -227,6 +233,140 @@ def test_argparse_refuses_what_is_no_number(words: list[str], capsys: pytest.Cap
     assert "usage: kdlab" in capsys.readouterr().err
 
 
+# ---- arguments of a sweep ---------------------------------------------------------------------------
+
+
+def sweep_of(*words: str) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    return sweep_arguments(build_parser().parse_args(["sweep", *words]))
+
+
+def test_flags_become_a_grid_and_arguments_of_all_points() -> None:
+    words = ["--grid", "lr=0.05,0.1", "--grid", "labels-per-class=5,none", "--students", "alone=ce, KD=kd"]
+    words += [
+        "--students",
+        "at",
+        "--data",
+        "digits",
+        "--teacher",
+        "resnet20",
+        "--seeds",
+        "3",
+        "--epochs",
+        "2",
+    ]
+    grid, same = sweep_of(*words)
+    assert grid == {"lr": [0.05, 0.1], "labels_per_class": [5, None]}
+    assert same == {
+        "students": {"alone": "ce", "KD": "kd", "at": "at"},
+        "data": "digits",
+        "teacher": "resnet20",
+        "seeds": 3,
+        "epochs": 2,
+    }
+    assert sweep_of("--grid", "student=resnet8,wrn_16_1") == ({"student": ["resnet8", "wrn_16_1"]}, {})
+    assert sweep_of("--grid", "deterministic=true,false")[0] == {"deterministic": [True, False]}
+
+
+def test_study_file_may_hold_the_grid(tmp_path: Path) -> None:
+    file = tmp_path / "rates.toml"
+    file.write_text(STUDY_FILE + "\n[grid]\nlr = [0.05, 0.1]\nbatch_size = [32, 64]\n")
+    grid, same = sweep_of("--study", str(file))
+    assert grid == {"lr": [0.05, 0.1], "batch_size": [32, 64]}
+    assert same["seed"] == 4 and same["folder"] == "runs/rates"
+    assert same["students"]["soft"] == {"key": "kd", "params": {"temperature": 8}}
+    grid, same = sweep_of("--study", str(file), "--grid", "lr=1", "--grid", "student=a,b", "--seeds", "2")
+    assert grid == {"lr": [1], "batch_size": [32, 64], "student": ["a", "b"]}
+    assert "student" not in same and same["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "nothing to sweep"),
+        (["--grid", "lr"], "NAME=VALUE"),
+        (["--grid", "lr="], "NAME=VALUE"),
+        (["--grid", "lr=1", "--grid", "lr=2"], "names lr twice"),
+        (["--grid", "lr=1", "--lr", "2"], "given in the grid and again beside it"),
+        (["--grid", "rate=1,2"], "no argument of a study named 'rate'"),
+        (["--grid", "lr=-1", "--data", "digits"], "Point lr=-1_seed=0 cannot be trained"),
+        (["--students", "KD=kd,KD=at"], "Two students are named 'KD'"),
+        (["--resume", "x", "--grid", "lr=1"], "--resume takes the sweep from its folder"),
+        (["--resume", "x"], "holds no sweep"),
+        (["show", "x"], "holds no sweep"),
+    ],
+)
+def test_wrong_sweeps_are_refused(
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+class FakeSweep:
+    """Stands for a sweep that ends in a given state."""
+
+    def __init__(self, state: str, errors: dict[str, str] | None = None) -> None:
+        self.folder, self.state, self.errors = Path("runs/my sweep"), state, errors or {}
+        self.notes = {"seed=1": ["Student 'KD' was stopped."]}
+        self.asked: dict[str, Any] = {}
+        self.points = [type("Point", (), {"name": "seed=0"})]
+
+    def run(self, **how: Any) -> None:
+        self.asked = how
+
+    def states(self) -> dict[str, str]:
+        return {"seed=0": "finished", "seed=1": "finished", "seed=2": "new"}
+
+    def table(self) -> Any:
+        import pandas as pd
+
+        return pd.DataFrame({"lr": [0.05], "network": ["KD"], "n": [2], "last": [61.25]})
+
+
+@pytest.mark.parametrize(
+    ("state", "errors", "status", "said"),
+    [
+        ("finished", {}, 0, ""),
+        ("unfinished", {}, 130, "to go on: kdlab sweep --resume 'runs/my sweep'"),
+        ("failed", {"seed=2": "No memory."}, 1, "seed=2 failed: No memory."),
+    ],
+)
+def test_a_sweep_prints_its_table_and_tells_how_it_ended(
+    state: str,
+    errors: dict[str, str],
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from kdlab.training import sweeps
+
+    fake = FakeSweep(state, errors)
+    monkeypatch.setattr(sweeps, "load_sweep", lambda folder: fake)
+    assert main(["sweep", "--resume", "x", "--workers", "3", "-q"]) == status
+    assert fake.asked == {
+        "engine": "local", "workers": 3, "num_cpus": 1, "num_gpus": None, "progress": False,
+    }  # fmt: skip
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == "Sweep: runs/my sweep"
+    assert printed.out.splitlines()[-1].split() == ["0.0500", "KD", "2", "61.25"]
+    assert said in printed.err and "seed=1: Student 'KD' was stopped." in printed.err
+
+
+def test_a_sweep_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from kdlab.training import sweeps
+
+    monkeypatch.setattr(sweeps, "load_sweep", lambda folder: FakeSweep("unfinished"))
+    assert main(["sweep", "show", "x", "--debug"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "3 points: 2 finished, 1 new"
+
+
 # ---- tables -----------------------------------------------------------------------------------------
 
 
@@ -294,15 +434,19 @@ class FakeStudy:
 
     def __init__(self, state: str = "finished", error: BaseException | None = None) -> None:
         self.folder, self.state, self.error = Path("runs/my study"), state, error
+        self.notes, self.failed = ["", ""], list[int]()
 
-    def fit(self, progress: bool) -> None:
+    def fit(self, progress: bool, *, tensorboard: bool = False) -> None:
         if self.error is not None:
             raise self.error
 
     def table(self) -> Any:
         import pandas as pd
 
-        return pd.DataFrame({"network": ["alone", "KD"], "last": [50.0, 61.25]})
+        return pd.DataFrame({"network": ["alone", "KD"], "note": self.notes, "last": [50.0, 61.25]})
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [{"student": "KD", "seed": seed, "text": "Student 'KD' was stopped."} for seed in self.failed]
 
 
 @pytest.mark.parametrize("study", [FakeStudy("stopped"), FakeStudy(error=KeyboardInterrupt())])
@@ -324,6 +468,59 @@ def test_finished_study_prints_its_table(
     assert [line.split() for line in lines[3:]] == [["alone", "50.00"], ["KD", "61.25"]]
 
 
+def test_students_that_a_guard_stopped_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = FakeStudy()
+    study.notes, study.failed = ["", "stopped by a guard in epoch 2"], [0, 1]
+    monkeypatch.setattr(kdlab, "load_study", lambda folder, **_: study, raising=False)
+    assert main(["run", "--resume", "anything", "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == ["kdlab: Student 'KD' was stopped."]  # once, not for each seed
+    assert "stopped by a guard in epoch 2" in told.out
+    assert main(["run", "--resume", "anything"]) == 0
+    assert "was stopped" not in capsys.readouterr().err  # a study that shows its progress tells it itself
+
+
+def test_the_engines_options_reach_the_study(tmp_path: Path) -> None:
+    words = ["run", "--data", "digits", "--precision", "bf16", "--teacher-precision", "fp32"]
+    words += ["--teacher-views", "3", "--compile", "default", "--deterministic", "--keep", "2,5"]
+    found = study_arguments(build_parser().parse_args(words))
+    check_keys(found, kdlab.Study)
+    options = {key: value for key, value in found.items() if key != "data"}
+    assert options == {
+        "precision": "bf16",
+        "teacher_precision": "fp32",
+        "teacher_views": 3,
+        "compile": "default",
+        "deterministic": True,
+        "keep": [2, 5],
+    }
+    made = Options.of(options)
+    assert (made.precision, made.keep, made.deterministic) == ("bf16", (2, 5), True)
+    assert (
+        study_arguments(build_parser().parse_args(["run", "--data", "a", "--keep", "all"]))["keep"] == "all"
+    )
+    assert study_arguments(build_parser().parse_args(["run", "--data", "a"])) == {"data": "a"}
+    with pytest.raises(ConfigError, match="precision"):
+        check_keys({"precison": "bf16"}, kdlab.Study)
+    file = tmp_path / "study.toml"
+    file.write_text('data = "digits"\nprecision = "bf16"\n')
+    check_keys(study_arguments(build_parser().parse_args(["run", str(file)])), kdlab.Study)
+
+
+@pytest.mark.slow
+def test_a_study_with_notes_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = small(tmp_path, students={"alone": "ce", "KD": kdlab.Student("kd", lr=1e18)}, epochs=1)
+    study.fork("alone", at_step=1, name="twin").result(10)
+    study.fit(progress=False)
+    assert main(["show", str(study.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "finished, epoch 1 of 1" in out and "lr 1e+18" in out
+    assert "By hand: twin: forked from alone (epoch 1, step 1, seed 0)" in out
+    assert "Note: Student 'KD' was stopped at step" in out
+
+
 @pytest.mark.slow
 def test_a_real_study_is_run_resumed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -343,6 +540,34 @@ def test_a_real_study_is_run_resumed_and_reported(
     assert main(["report", "study", "-o", "page.html"]) == 0
     assert capsys.readouterr().out.strip() == "page.html"
     assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")[:2000]
+
+
+@pytest.mark.slow
+def test_a_real_sweep_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
+    """A process of its own gets Ctrl-C, stops with its children, and the same sweep goes on."""
+    words = ["-m", "kdlab", "sweep", "--data", "digits", "--student", "resnet8", "--epochs", "15"]
+    words += ["--students", "alone=ce", "--grid", "batch-size=8,16", "--labels-per-class", "20"]
+    words += ["--folder", "sweep", "--device", "cpu", "--workers", "2"]
+    first = subprocess.Popen(
+        [sys.executable, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    rows = tmp_path / "sweep" / "batch_size=8_seed=0" / "seed-0" / "epochs.jsonl"
+    deadline = time.monotonic() + 120
+    while not rows.exists() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 130, out + err
+    assert "kdlab sweep --resume" in err and "batch_size=8_seed=0 stopped after" in out
+    last = run_python("-m", "kdlab", "sweep", "--resume", "sweep", "--workers", "2", "-q", cwd=tmp_path)
+    assert last.returncode == 0, last.stderr
+    shown = run_python("-m", "kdlab", "sweep", "show", "sweep", cwd=tmp_path)
+    assert shown.returncode == 0 and shown.stdout.splitlines()[0] == "2 points: 2 finished"
+    assert shown.stdout.splitlines()[1:] == last.stdout.splitlines()[1:]
+    assert [line.split()[:4] for line in shown.stdout.splitlines()[3:]] == [
+        ["8", "alone", "1", "15"],
+        ["16", "alone", "1", "15"],
+    ]
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -210,6 +212,126 @@ def test_eval_batches_are_in_order_and_whole() -> None:
     assert torch.cat([batch.index for batch in steps]).equal(source.index)
     assert torch.cat([batch.images for batch in steps]).equal(kd.normalize(source.images, MEAN, STD))
     assert list(kd.eval_batches(source.take([]), MEAN, STD, 8)) == []
+
+
+# ---- fixed views, second views -----------------------------------------------------------------------
+
+
+def by_row(found: list[kd.Batch], what: str = "images") -> Tensor:
+    """What all batches of an epoch show, in the order of the split."""
+    order = torch.cat([batch.rows for batch in found]).argsort()
+    return torch.cat([getattr(batch, what) for batch in found])[order]
+
+
+def test_rows_are_positions_in_the_split() -> None:
+    source = split(50)
+    for batch in [*batches().epoch(3), *kd.eval_batches(source, MEAN, STD, 8)]:
+        assert batch.rows.dtype == torch.int64 and batch.view == 0 and batch.second is None
+        assert source.index[batch.rows].equal(batch.index)
+        assert source.labels[batch.rows].equal(batch.labels)
+
+
+def test_images_of_an_epoch_are_pinned() -> None:
+    """Another rule would give other batches: runs begun before could not be resumed exactly."""
+    first = next(batches().epoch(1))
+    assert first.index.tolist() == [1135, 1096, 1126, 1051, 1042, 1024, 1066, 1054]
+    generator = torch.Generator().manual_seed(epoch_seed(0, 1))
+    order = torch.randperm(50, generator=generator)
+    params = PadCrop(4, flip=True).draw(50, generator)
+    images = augment.get("crop_flip").apply(split(50).images[order[:8]], params[:8])
+    assert first.images.equal(kd.normalize(images, MEAN, STD))
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_view_shows_the_very_same_pictures_again(views: int) -> None:
+    fixed = batches(views=views)
+    seen = {epoch: list(fixed.epoch(epoch)) for epoch in range(1, 2 * views + 1)}
+    shown = {epoch: by_row(found) for epoch, found in seen.items()}
+    for epoch, found in seen.items():
+        assert {batch.view for batch in found} == {(epoch - 1) % views}
+        for other in seen:
+            assert shown[epoch].equal(shown[other]) == ((epoch - other) % views == 0)
+    once, again = seen[1], seen[1 + views]
+    assert not once[0].rows.equal(again[0].rows)  # the same pictures in another order
+    assert all(equal(a, b) for a, b in zip(once, batches(views=views).epoch(1), strict=True))
+    assert not by_row(list(batches(views=views, seed=1).epoch(1))).equal(shown[1])
+
+
+def test_views_leave_the_order_as_it_is() -> None:
+    for epoch in (1, 2, 7):
+        for fixed, free in zip(batches(views=2).epoch(epoch), batches().epoch(epoch), strict=True):
+            assert fixed.index.equal(free.index) and fixed.labels.equal(free.labels)
+    # the batch size moves pictures between batches; what is seen of each is the same
+    assert by_row(list(batches(views=2).epoch(1))).equal(
+        by_row(list(batches(views=2, batch_size=25).epoch(1)))
+    )
+
+
+def test_resume_within_an_epoch_of_views() -> None:
+    options = {"views": 2, "second": "flip"}
+    whole = list(batches(**options).epoch(4))
+    rest = list(batches(**options).epoch(4, start=3))
+    assert all(equal(a, b) for a, b in zip(whole[3:], rest, strict=True))
+    assert all(a.second.equal(b.second) for a, b in zip(whole[3:], rest, strict=True))
+
+
+@pytest.mark.parametrize("size", [7, 50, 64])
+def test_a_whole_view_is_what_epochs_show(size: int) -> None:
+    fixed = batches(views=2, second="shift", memory_format=torch.channels_last)
+    for view in (0, 1):
+        whole = list(fixed.whole_view(view, size))
+        epoch = list(fixed.epoch(view + 3))
+        assert torch.cat([batch.rows for batch in whole]).equal(torch.arange(50))
+        assert {batch.view for batch in whole} == {view}
+        for what in ("images", "second", "labels", "index"):
+            assert torch.cat([getattr(b, what) for b in whole]).equal(by_row(epoch, what))
+        assert whole[0].images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_a_second_view_changes_nothing_of_the_first(views: int | None) -> None:
+    for epoch in (1, 2, 3):
+        alone = list(batches(views=views).epoch(epoch))
+        both = list(batches(views=views, second="crop_flip").epoch(epoch))
+        assert all(equal(a, b) for a, b in zip(alone, both, strict=True))
+        for batch in both:
+            assert batch.second is not None and batch.second.shape == batch.images.shape
+            assert not batch.second.equal(batch.images)
+    plain = list(batches(views=views, second="none").epoch(2))
+    source = kd.normalize(split(50).images, MEAN, STD)
+    assert by_row(plain, "second").equal(source)  # the same pictures, under the augmentation asked for
+
+
+def test_second_views_change_with_the_epoch_or_the_view() -> None:
+    free, fixed = batches(second="crop_flip"), batches(second="crop_flip", views=2)
+    shown = [by_row(list(free.epoch(e)), "second") for e in (1, 2, 3)]
+    assert not any(a.equal(b) for a, b in itertools.combinations(shown, 2))
+    shown = [by_row(list(fixed.epoch(e)), "second") for e in (1, 2, 3)]
+    assert shown[0].equal(shown[2]) and not shown[0].equal(shown[1])
+
+
+def test_an_augmentation_that_writes_in_place_harms_nothing() -> None:
+    class Blacken(Darken):
+        def apply(self, images: Tensor, params: Tensor) -> Tensor:
+            return images.zero_()
+
+    harmful = batches(augment=Blacken(), second="none", views=1)
+    before = harmful.split.images.clone()
+    for batch in [*harmful.whole_view(0, 16), *harmful.epoch(1)]:
+        assert batch.second.equal(kd.normalize(before[batch.rows], MEAN, STD))
+    assert harmful.split.images.equal(before)
+
+
+def test_wrong_views_are_refused() -> None:
+    for views in (0, -1, True, 1.5):
+        with pytest.raises(ConfigError, match="views must be None or a whole number of at least 1"):
+            batches(views=views)
+    with pytest.raises(ConfigError, match=r"views 0\.\.1; there is no view 2"):
+        batches(views=2).whole_view(2, 8)
+    with pytest.raises(ConfigError, match="no fixed views"):
+        batches().whole_view(0, 8)
+    with pytest.raises(UnknownNameError, match="did you mean 'crop_flip'"):
+        batches(second="crop_flop")
 
 
 @pytest.mark.gpu

@@ -34,10 +34,11 @@ def make_panel() -> Iterator[Callable[..., StudyPanel]]:
         panel.close()
 
 
-def ask(panel: StudyPanel, do: str, **rest: Any) -> None:
-    """What a gesture on the page sends."""
-    number = panel.desk.live["answered"] + 1
+def ask(panel: StudyPanel, do: str, **rest: Any) -> int:
+    """What a gesture on the page sends; returns the number of the message."""
+    number = panel._answered + 1
     panel.desk._handle_custom_msg({"do": do, "id": number, **rest}, [])
+    return number
 
 
 def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
@@ -161,7 +162,7 @@ def test_a_change_leaves_a_mark_on_the_curves(make_panel: Callable[..., StudyPan
     until(lambda: shown_step(panel) > 50)
     ask(panel, "set", student="KD", term="kd", enabled=False)
     layout = panel.curves.figure.layout
-    until(lambda: len(layout.shapes) == 2)
+    until(lambda: len(layout.shapes) == 2 and layout.shapes[1].x0 is not None)
     step = study.record.commands[0]["step"]
     assert layout.shapes[0].x0 == step + 0.5 and layout.shapes[1].x0 == step / study.steps_per_epoch
     assert any("KD: kd" in note.text for note in layout.annotations)
@@ -295,11 +296,12 @@ def test_the_chosen_term_is_drawn(make_panel: Callable[..., StudyPanel]) -> None
     ask(panel, "play")
     until(lambda: panel.desk.live["state"] == "finished")
     options = [key for key, _ in panel.desk.spec["curves"]]
-    assert options == ["loss", "term/ce", "term/kd", "weighted/ce", "weighted/kd"]
+    assert options == ["loss", "term/ce", "term/kd", "weighted/ce", "weighted/kd", "grad_norm"]
     for key in ("term/kd", "weighted/kd"):
         panel.desk.curve = key
         wanted = study.record.series("KD", key)[1]
-        until(lambda wanted=wanted: np.allclose(panel.curves.figure.data[2].y, wanted))
+        drawn = panel.curves.figure.data[2]
+        until(lambda w=wanted, d=drawn: len(d.y) == len(w) and np.allclose(d.y, w))
         assert len(panel.curves.figure.data[0].x) == 0, "alone has no such term"
     assert "kd: value × weight" in panel.curves.figure.layout.annotations[0].text
     full = list(panel.curves.figure.layout.yaxis2.range)
@@ -310,6 +312,20 @@ def test_the_chosen_term_is_drawn(make_panel: Callable[..., StudyPanel]) -> None
     assert full == [0.0, 1.02] and 0.5 < low < accuracy[-1] < high
     panel.desk.log = False
     until(lambda: panel.curves.figure.layout.yaxis.type == "linear")
+
+
+def test_a_page_that_comes_is_sent_its_marks_again(make_panel: Callable[..., StudyPanel]) -> None:
+    """What was drawn while a page was loading has not reached it."""
+    study = FakeStudy(2000)
+    panel = make_panel(study)
+    ask(panel, "step", n=30)
+    ask(panel, "set", student="KD", term="kd", enabled=False)
+    until(lambda: len(panel.curves.figure.layout.shapes) == 2)
+    sent: list[Any] = []
+    panel.curves.figure._send_update_msg = lambda relayout_data=None, **_: sent.append(relayout_data or {})
+    ask(panel, "hello")
+    until(lambda: any(len(data.get("annotations", ())) == 3 for data in sent))
+    assert any(len(data.get("shapes", ())) == 2 for data in sent) and not panel.desk.live["errors"]
 
 
 def test_dark_pages_get_the_themes_colours_for_dark_paper(make_panel: Callable[..., StudyPanel]) -> None:
@@ -366,7 +382,8 @@ def test_a_real_study_from_play_to_the_end(tmp_path: Path, make_panel: Callable[
         assert "CMKD: by the method's own projector" in panel.caption.value.replace("&#x27;", "'")
         assert panel.desk.live["cells"]["CMKD"]["feature"]["raw"] == "off"
         assert "validation" in panel.desk.live["numbers"]["alone"]
-        assert f"{100 * study.teachers[0].val_accuracy:.1f} %" in panel.curves.figure.data[-2].name
+        accuracy = f"{100 * study.teachers[0].val_accuracy:.1f} %"
+        assert f"teacher resnet8, {accuracy}" in [trace.name for trace in panel.curves.figure.data]
     finally:
         panel.close()
 

@@ -120,7 +120,7 @@ def test_curves_show_mean_spread_teacher_chance_and_marks(figures: dict, study: 
     texts = " ".join(note.text for note in figure.layout.annotations)
     assert "teacher teacher 97.0 %" in texts and "chance 25.0 %" in texts
     mark = next(trace for trace in figure.data if trace.name == "changed by hand")
-    assert list(mark.x) == [3] and "CMKD: kd off" in mark.text[0]
+    assert list(mark.x) == [4] and "CMKD: kd off" in mark.text[0]
 
 
 def test_one_seed_has_no_band() -> None:

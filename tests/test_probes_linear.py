@@ -239,7 +239,7 @@ def test_refusals(call, error: type[Exception], says: str) -> None:
 def test_unfinished_seeds_leave_gaps() -> None:
     study = FakeStudy()
     complete = study.snapshot_epochs
-    study.snapshot_epochs = lambda seed=None: [0, 2] if seed == 2 else complete(seed)
+    study.snapshot_epochs = lambda seed=None, network=None: [0, 2] if seed == 2 else complete(seed, network)
     result = probes.linear_probe(study, probe="ridge")
     assert np.isnan(result.accuracy[1:, -1, :, 2]).all()
     assert np.isfinite(result.accuracy[1:, -1, :, :2]).all()

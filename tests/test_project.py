@@ -273,3 +273,14 @@ SLOW = {
 )
 def test_imports_stay_quick(statement: str) -> None:
     assert not loaded_after(statement) & SLOW
+
+
+def test_the_readme_lists_the_methods_as_they_describe_themselves() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from make_tables import with_table
+    finally:
+        sys.path.pop(0)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_table(readme) == readme, "run: python docs/make_tables.py"
+    assert readme.count("\n| `") == len(kdlab.methods.names())

@@ -19,36 +19,9 @@ from torch.nn import functional as F
 import kdlab
 from kdlab.data import Batches
 from kdlab.errors import CheckpointError, ConfigError, KDLabError, StudyError, UnknownNameError
-from kdlab.methods import CE, KD, Method, Term, register
+from kdlab.methods import CE, KD
 from kdlab.training.seeds import derive, seeded
-
-SMALL = dict(
-    data="digits",
-    teacher="resnet8",
-    student="resnet8",
-    epochs=3,
-    batch_size=32,
-    labels_per_class=8,
-    teacher_epochs=2,
-    device="cpu",
-    probe_size=80,
-)
-
-
-def small(tmp_path, **changes):
-    return kdlab.Study(
-        **{**SMALL, "folder": tmp_path / "study", "students": {"alone": "ce", "KD": "kd"}, **changes}
-    )
-
-
-def weights(study, name, seed=None, epoch="last"):
-    """The saved weights of a student."""
-    return study.network(name, epoch, seed).state_dict()
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
+from tests.small_study import SMALL, run_to, same, small, weights
 
 # ---- fairness and exactness -----------------------------------------------------------------------------
 
@@ -156,18 +129,6 @@ def test_snapshot_shows_what_the_network_shows(tmp_path):
 # ---- steering -------------------------------------------------------------------------------------------
 
 
-def run_to(study, step):
-    """Start a study holding, and do exactly `step` steps."""
-    study.start(paused=True)
-    study.step(step)
-    deadline = time.time() + 60
-    while (study.board.latest("progress") or {}).get(
-        "step", -1
-    ) < step or study._run.plan.phase != "students":
-        assert time.time() < deadline and study.error is None, study.error
-        time.sleep(0.02)
-
-
 def test_a_change_by_hand_is_exact_recorded_and_repeatable_from_its_code(tmp_path):
     kdlab.training.get_teacher("resnet8", kdlab.data.load("digits"), epochs=2, device="cpu", progress=False)
     live = small(tmp_path, seeds=2)
@@ -201,12 +162,12 @@ def test_pause_holds_the_step_exactly_and_single_steps_count(tmp_path):
     study = small(tmp_path, epochs=200)
     run_to(study, 5)
     assert study.state == "paused"
-    position = study.call(lambda: study._run.step).result(5)
+    position = study.call(lambda: study._run.position).result(5)
     time.sleep(0.3)
-    assert study.call(lambda: study._run.step).result(5) == position == 5
+    assert study.call(lambda: study._run.position).result(5) == position == 5
     study.step(3)
     time.sleep(0.5)
-    assert study.call(lambda: study._run.step).result(5) == 8
+    assert study.call(lambda: study._run.position).result(5) == 8
     study.stop()
     assert study.wait(10) and study.state == "stopped"
 
@@ -414,30 +375,6 @@ def test_modules_as_teacher_and_student_and_their_return(tmp_path):
 def test_dropout_is_the_same_for_every_student(tmp_path):
     twin = small(tmp_path, student=OwnNet, students={"a": "ce", "b": "kd", "c": "ce"}).fit(progress=False)
     assert same(weights(twin, "a"), weights(twin, "c")) and not same(weights(twin, "a"), weights(twin, "b"))
-
-
-def test_a_loss_that_is_not_finite_names_student_term_and_step(tmp_path):
-    @register
-    class Exploding(Method):
-        """Turns infinite in its second step."""
-
-        key = "exploding"
-
-        def __init__(self) -> None:
-            super().__init__(
-                Term("ce", 1.0, ("student.logits", "target")), Term("bad", 1.0, ("student.logits",))
-            )
-            self.calls = 0
-
-        def losses(self, step, active):
-            self.calls += 1
-            value = step.student.logits.sum() * (float("inf") if self.calls > 1 else 0.0)
-            return {"ce": F.cross_entropy(step.student.logits, step.target), "bad": value}
-
-    study = small(tmp_path, students={"fine": "ce", "boom": Exploding()})
-    with pytest.raises(StudyError, match=r"'boom' is not finite from step 2.*'bad'"):
-        study.fit(progress=False)
-    assert study.state == "failed"
 
 
 def test_wrong_things_are_refused_before_work(tmp_path):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdlab.cli.arguments import check_keys, quoted, study_arguments
+from kdlab.cli.arguments import add_option_flags, add_study_flags, check_keys, quoted, study_arguments
 from kdlab.cli.parsing import add_command
 from kdlab.cli.text import remark, table
 
@@ -34,6 +34,7 @@ Examples:
   kdlab run study.toml
   kdlab run study.toml --data fashion_mnist --folder runs/fashion
   kdlab run --data digits --teacher resnet20 --student resnet8 --method alone=ce --method kd
+  kdlab run study.toml --precision bf16 --tensorboard
   kdlab run --resume runs/fashion            go on with a study that was stopped or killed
 
 Ctrl-C is safe: the study goes on from its last checkpoint when it is resumed."""
@@ -67,43 +68,18 @@ def add(commands: Any) -> None:
     run = add_command(commands, "run", summary, run_command, description=_RUN_HELP, epilog=_RUN_EPILOG)
     run.add_argument("study", nargs="?", metavar="STUDY.toml", help="file that describes the study")
     run.add_argument(
-        "--resume", metavar="FOLDER", help="go on with the study in FOLDER (only with --device, --data-root)"
+        "--resume",
+        metavar="FOLDER",
+        help="go on with the study in FOLDER (only with --device, --data-root, --tensorboard)",
     )
-    what = run.add_argument_group("what is compared")
-    what.add_argument(
-        "--data", metavar="DATA", help="data set (kdlab datasets), folder of images, or .npz file"
-    )
-    what.add_argument(
-        "--data-root", metavar="FOLDER", help="where data sets lie (default: KDLAB_DATA, then data/)"
-    )
-    what.add_argument(
-        "--labels-per-class", type=int, metavar="N", help="train on N labelled images of each class"
-    )
-    what.add_argument(
-        "--teacher",
-        action="append",
-        metavar="NAME[=FILE]",
-        help="network (kdlab models), trained on demand or loaded from FILE; repeat for several teachers",
-    )
-    what.add_argument("--student", metavar="NAME", help="network of all students")
+    what = add_study_flags(run, "where the study goes (default: a new folder in runs/)")
     what.add_argument(
         "--method",
         action="append",
         metavar="[NAME=]METHOD",
         help='a student and its loss, such as kd, or "both=kd + at" (kdlab methods); repeat for each student',
     )
-    how = run.add_argument_group("how it is trained")
-    how.add_argument("--epochs", type=int, metavar="N", help="length of the training")
-    how.add_argument(
-        "--seeds", type=_seeds, metavar="N|A,B,..", help="number of seeds, or the seeds themselves"
-    )
-    how.add_argument("--recipe", metavar="NAME", help="optimiser and schedule by name")
-    how.add_argument("--batch-size", type=int, metavar="N", help="images per step")
-    how.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate")
-    how.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
-    how.add_argument(
-        "--folder", metavar="FOLDER", help="where the study goes (default: a new folder in runs/)"
-    )
+    add_option_flags(run)
     run.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
     summary = "write a study's report as one web page"
@@ -113,14 +89,6 @@ def add(commands: Any) -> None:
         "-o", "--output", metavar="FILE", help="name of the page (default: report.html in FOLDER)"
     )
     report.add_argument("--open", action="store_true", help="open it in the browser")
-
-
-def _seeds(text: str) -> int | list[int]:
-    numbers = [int(part) for part in text.split(",")]
-    return numbers if "," in text else numbers[0]
-
-
-_seeds.__name__ = "number of seeds"  # argparse: "invalid number of seeds value: 'x'"
 
 
 def demo_command(args: argparse.Namespace) -> int:
@@ -153,16 +121,18 @@ def run_command(args: argparse.Namespace) -> int:
         study = kdlab.Study(**arguments)
     print(f"Study: {study.folder}", flush=True)
     try:
-        study.fit(progress=not args.quiet)
+        study.fit(progress=not args.quiet, tensorboard=args.tensorboard)
         stopped = study.state == "stopped"
     except KeyboardInterrupt:
         if args.debug:
             raise
         stopped = True
+    if args.quiet:  # otherwise `fit` has told it
+        print_failures(study)
     if stopped:
         print(f"kdlab: stopped; to go on: kdlab run --resume {quoted(study.folder)}", file=sys.stderr)
         return 130
-    print(table(frame_rows(study.table())))
+    print(table(result_rows(study)))
     remark(f"\nLook at it: kdlab report {quoted(study.folder)} --open")
     return 0
 
@@ -184,6 +154,19 @@ def open_page(path: Path) -> None:
 
     if not webbrowser.open(path.absolute().as_uri()):
         print(f"kdlab: no browser could be started here; open {path} yourself", file=sys.stderr)
+
+
+def print_failures(study: Any) -> None:
+    """Say which students a guard stopped; beside the results, so that a pipe gets these alone."""
+    for why in dict.fromkeys(failure["text"] for failure in study.failures()):
+        print(f"kdlab: {why}", file=sys.stderr)
+
+
+def result_rows(study: Any) -> list[dict[str, Any]]:
+    """The rows of a study's table, without the columns of remarks that nobody needs."""
+    rows = frame_rows(study.table())
+    idle = [key for key in ("differs", "note") if not any(row.get(key) for row in rows)]
+    return [{key: value for key, value in row.items() if key not in idle} for row in rows]
 
 
 def frame_rows(frame: Any) -> list[dict[str, Any]]:

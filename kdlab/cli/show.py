@@ -1,4 +1,4 @@
-"""`kdlab methods`, `models`, `datasets` and `doctor`: what there is, and whether it works here."""
+"""`kdlab show`, `methods`, `models`, `datasets` and `doctor`: what there is, and whether it works here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import argparse
 from typing import Any
 
 from kdlab.cli.parsing import add_command
-from kdlab.cli.text import remark, table, terminal_width
+from kdlab.cli.run import result_rows
+from kdlab.cli.text import remark, show, table, terminal_width
+
+_SHOW_EPILOG = """\
+Examples:
+  kdlab show runs/first"""
 
 _METHODS_EPILOG = """\
 Examples:
@@ -24,7 +29,10 @@ _DOCTOR_EPILOG = "Exit status: 0 when everything needed works, 1 when something 
 
 
 def add(commands: Any) -> None:
-    """Describe the four commands."""
+    """Describe the five commands."""
+    summary = "show the results of a study so far"
+    command = add_command(commands, "show", summary, show_command, epilog=_SHOW_EPILOG)
+    command.add_argument("folder", metavar="FOLDER", help="folder of a study")
     summary = "list the losses, or explain one"
     methods = add_command(commands, "methods", summary, methods_command, epilog=_METHODS_EPILOG)
     methods.add_argument(
@@ -39,6 +47,22 @@ def add(commands: Any) -> None:
     )
     summary = "check this installation and say what to fix"
     add_command(commands, "doctor", summary, doctor_command, epilog=_DOCTOR_EPILOG)
+
+
+def show_command(args: argparse.Namespace) -> int:
+    """Print the state of a study, its table, and what was commanded by hand or stopped by a guard."""
+    import kdlab
+
+    study = kdlab.load_study(args.folder)
+    done = max((row["epoch"] for run in study.record.runs.values() for row in run.rows), default=0)
+    print(f"Study: {study.folder}: {study.state}, epoch {done} of {study.epochs}, seeds {show(study.seeds)}")
+    print(table(result_rows(study)))
+    for mark in study.record.marks():
+        when = f"epoch {mark['epoch']}, step {mark['step']}, seed {mark['seed']}"
+        print(f"By hand: {mark['student']}: {mark['text']} ({when})")
+    for why in dict.fromkeys(failure["text"] for failure in study.failures()):
+        print(f"Note: {why}")
+    return 0
 
 
 def methods_command(args: argparse.Namespace) -> int:

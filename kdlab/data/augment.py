@@ -1,4 +1,4 @@
-"""Random shifts, crops and flips of whole batches on the device, drawn anew for every sample.
+"""Random shifts, crops, zooms and flips of whole batches on the device, drawn anew for every sample.
 
 Draws are whole numbers made on the CPU, so they are the same wherever the images are. Images stay
 uint8 (0..255) throughout; borders are filled with black (0), as the public code does, which pads
@@ -7,6 +7,7 @@ before it normalises.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -86,6 +87,95 @@ class PadCrop:
         return out
 
 
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Cut a window of random size, shape and place, resize it to the original size, mirror at random.
+
+    The usual ImageNet augmentation: the window has a share of the picture's area drawn from `scale`,
+    a width-to-height ratio drawn evenly on a log scale from `ratio`, and is resized bilinearly with
+    antialiasing, as torchvision's RandomResizedCrop does by default. Test pictures need no transform
+    of their own: a data set is held at one size, to which it was brought when it was prepared.
+
+    What is drawn is the same everywhere; pixels may differ by 1 between devices, where a sum of
+    products is rounded.
+
+    Attributes:
+        scale: least and greatest share of the area.
+        ratio: least and greatest width-to-height ratio of the window.
+        flip: whether to mirror.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ConfigError(f"scale must be two ascending shares of the area, not {self.scale!r}.")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"ratio must be two ascending positive numbers, not {self.ratio!r}.")
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """(n, 23) int16: ten tries of area and ratio, then row, column, and 1 to mirror.
+
+        A window that does not fit into the picture is passed over for the next try; all but the last
+        number are steps of 1 / 32768 of their range, for the size of the pictures is not known here.
+        """
+        params = torch.randint(0, _LEVELS, (n, 2 * _TRIES + 3), generator=generator, dtype=torch.int16)
+        params[:, -1] = params[:, -1] % 2 if self.flip else 0
+        return params
+
+    def windows(self, params: Tensor, height: int, width: int) -> Tensor:
+        """(B, 4) int64 top, left, height and width of each window in pictures of height x width."""
+        exact = torch.float32 if params.device.type == "mps" else torch.float64  # equal on all that can
+        share = (params[:, :-1].to(exact) + 0.5) / _LEVELS
+        area = self.scale[0] + share[:, 0 : 2 * _TRIES : 2] * (self.scale[1] - self.scale[0])
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = torch.exp(low + share[:, 1 : 2 * _TRIES : 2] * (high - low))
+        columns = (area * ratio * height * width).sqrt().round().long()
+        rows = (area / ratio * height * width).sqrt().round().long()
+        fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
+        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+        found = fits.any(dim=1)
+        # no try fits once in 10^8 square pictures; then it is the largest window of a permitted shape
+        shape = min(max(width / height, self.ratio[0]), self.ratio[1])
+        largest = (min(height, round(width / shape)), min(width, round(height * shape)))
+        tall = torch.where(found, rows.gather(1, first)[:, 0], largest[0])
+        wide = torch.where(found, columns.gather(1, first)[:, 0], largest[1])
+        top = (share[:, -2] * (height - tall + 1)).floor().long()
+        left = (share[:, -1] * (width - wide + 1)).floor().long()
+        return torch.stack((top, left, tall, wide), dim=1)
+
+    def apply(self, images: Tensor, params: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        top, left, tall, wide = self.windows(params, height, width).unbind(dim=1)
+        mirrored = params[:, -1] == 1
+        down = _resizing(top, tall, height)
+        across = _resizing(left, wide, width)
+        across = torch.where(mirrored[:, None, None], across.flip(1), across)
+        pixels = images.to(torch.float32)
+        resized = torch.einsum("bij,bcjk,blk->bcil", down, pixels, across)
+        return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+_TRIES, _LEVELS = 10, 2**15
+
+
+def _resizing(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """(B, size, size) weights that resize pixels start .. start + length of a line to `size` pixels.
+
+    Each new pixel is a mean of old ones under a triangle, as wide as a new pixel where that is larger.
+    """
+    pixel = torch.arange(size, device=start.device, dtype=torch.float32)
+    scale = (length.float() / size)[:, None, None]
+    first, behind = start.float()[:, None, None], (start + length).float()[:, None, None]
+    centre = first + (pixel[None, :, None] + 0.5) * scale
+    distance = (pixel[None, None, :] + 0.5 - centre).abs() / scale.clamp(min=1.0)
+    weights = (1 - distance).clamp_(min=0.0)
+    weights = torch.where((pixel >= first) & (pixel < behind), weights, 0.0)
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
 def _reflect(images: Tensor, pad: int) -> Tensor:
     """F.pad(..., mode="reflect"), which not every device can do on bytes."""
     for dim in (2, 3):
@@ -104,6 +194,7 @@ _REGISTRY: dict[str, Augmentation] = {
     "crop_flip_8": PadCrop(8, flip=True),  # 64 x 64 pictures
     "crop_flip_12": PadCrop(12, flip=True),  # 96 x 96 pictures
     "crop_flip_reflect": PadCrop(4, flip=True, reflect=True),
+    "resized_crop_flip": ResizedCrop(),  # large photographs
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from kdlab.data import augment as augmentations
 from kdlab.data.augment import Augmentation
 from kdlab.data.dataset import Split, normalize
+from kdlab.data.strong import Strong
 from kdlab.errors import ConfigError
 
 
@@ -23,11 +24,17 @@ class Batch:
         images: (B, C, H, W) float32, normalised.
         labels: (B,) int64.
         index: (B,) int64 position of each image in its original part (`Split.index`).
+        rows: (B,) int64 position of each image in the split.
+        view: number of the fixed view that the images show; 0 where there are none.
+        second: (B, C, H, W) the same pictures under another augmentation, or None.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    rows: Tensor
+    view: int = 0
+    second: Tensor | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
         """So that `images, labels, index = batch` works."""
@@ -46,6 +53,13 @@ class Batches:
     normalisation (no variance over one sample), so **a lone last sample is dropped**; which image
     that is changes with every epoch.
 
+    With `views`, every picture has so many augmented views, which are the same in all epochs: a function
+    of (seed, view) and the picture's place in the split. Epoch e shows view (e - 1) % views of all
+    pictures; their order is that of the same epoch without views.
+
+    With `second`, each batch shows its pictures a second time, under an augmentation drawn by a
+    generator of its own, so that images and order are those of a run without it.
+
     Args:
         split: the images; moved to `device`, where they stay as uint8.
         batch_size: at least 2.
@@ -55,9 +69,12 @@ class Batches:
         drop_last: drop every last partial batch.
         device: where the batches are wanted.
         memory_format: of the images; `torch.channels_last` where that is faster.
+        views: how many fixed views each picture has; None draws a new one in every epoch.
+        second: augmentation of the second view of each batch, by name or as an object; "" for none.
+            A `Strong` one comes after that of the first view, drawn anew.
 
     Raises:
-        ConfigError: a batch size below 2, or one that leaves no batch at all.
+        ConfigError: a batch size below 2, or one that leaves no batch at all; fewer than one view.
     """
 
     def __init__(
@@ -72,12 +89,16 @@ class Batches:
         drop_last: bool = False,
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.contiguous_format,
+        views: int | None = None,
+        second: str | Augmentation = "",
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 2:
             raise ConfigError(
                 f"batch_size must be a whole number of at least 2, not {batch_size!r} "
                 "(batch normalisation needs two images)."
             )
+        if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 1):
+            raise ConfigError(f"views must be None or a whole number of at least 1, not {views!r}.")
         full, rest = divmod(len(split), batch_size)
         self.steps_per_epoch: int = full + (0 if drop_last or rest < 2 else 1)
         if not self.steps_per_epoch:
@@ -92,6 +113,10 @@ class Batches:
         self.augment = augmentations.get(augment)
         self.device = torch.device(device)
         self.memory_format = memory_format
+        self.views = views
+        self.second_augment = augmentations.get(second) if second else None
+        if isinstance(self.second_augment, Strong):
+            self.second_augment = self.second_augment.after(self.augment)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from step `start` (0 = the first) on.
@@ -107,21 +132,79 @@ class Batches:
         count = len(self.split)
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         order = torch.randperm(count, generator=generator).to(self.device)
-        params = self.augment.draw(count, generator).to(self.device)
+        params, others = self._params(epoch, order, generator)
+        view = 0 if self.views is None else (epoch - 1) % self.views
         for step in range(start, self.steps_per_epoch):
             chosen = slice(step * self.batch_size, (step + 1) * self.batch_size)
             rows = order[chosen]
             images = self.augment.apply(self.split.images.index_select(0, rows), params[chosen])
             yield Batch(
-                normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format),
+                self._ready(images),
                 self.split.labels.index_select(0, rows),
                 self.split.index.index_select(0, rows),
+                rows,
+                view,
+                None if others is None else self._second(rows, others[chosen]),
+            )
+
+    def _params(self, epoch: int, order: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """What happens to the images of an epoch, in their order there: in the first and the second view."""
+        if self.views is not None:
+            params, others = self._view_params((epoch - 1) % self.views)
+            return params.index_select(0, order), None if others is None else others.index_select(0, order)
+        params = self.augment.draw(len(order), generator).to(self.device)
+        return params, self._draw_second(epoch_seed(self.seed, epoch, "second"))
+
+    def _view_params(self, view: int) -> tuple[Tensor, Tensor | None]:
+        """What happens to the images in a fixed view, in the order of the split."""
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, view, "view"))
+        params = self.augment.draw(len(self.split), generator).to(self.device)
+        return params, self._draw_second(epoch_seed(self.seed, view, "second of view"))
+
+    def _draw_second(self, seed: int) -> Tensor | None:
+        if self.second_augment is None:
+            return None
+        generator = torch.Generator().manual_seed(seed)
+        return self.second_augment.draw(len(self.split), generator).to(self.device)
+
+    def _second(self, rows: Tensor, params: Tensor) -> Tensor | None:
+        if self.second_augment is None:
+            return None
+        return self._ready(self.second_augment.apply(self.split.images.index_select(0, rows), params))
+
+    def _ready(self, images: Tensor) -> Tensor:
+        return normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format)
+
+    def whole_view(self, view: int, batch_size: int) -> Iterator[Batch]:
+        """A fixed view of all images once, in the order of the split; the last batch may be smaller.
+
+        Raises:
+            ConfigError: there is no such view.
+        """
+        if self.views is None or not 0 <= view < self.views:
+            known = f"views 0..{self.views - 1}" if self.views else "no fixed views"
+            raise ConfigError(f"These batches have {known}; there is no view {view!r}.")
+        return self._whole_view(view, batch_size)
+
+    def _whole_view(self, view: int, batch_size: int) -> Iterator[Batch]:
+        params, others = self._view_params(view)
+        for start in range(0, len(self.split), batch_size):
+            part = slice(start, start + batch_size)
+            rows = torch.arange(start, min(part.stop, len(self.split)), device=self.device)
+            images = self.augment.apply(self.split.images.index_select(0, rows), params[part])
+            yield Batch(
+                self._ready(images),
+                self.split.labels[part],
+                self.split.index[part],
+                rows,
+                view,
+                None if others is None else self._second(rows, others[part]),
             )
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A 63-bit seed for one epoch; neighbouring seeds and epochs give unrelated ones."""
-    digest = hashlib.sha256(f"kdlab batches {int(seed)} {int(epoch)}".encode()).digest()
+def epoch_seed(seed: int, epoch: int, purpose: str = "batches") -> int:
+    """A 63-bit seed for one epoch or view; neighbouring seeds and epochs give unrelated ones."""
+    digest = hashlib.sha256(f"kdlab {purpose} {int(seed)} {int(epoch)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
@@ -141,4 +224,5 @@ def eval_batches(
             normalize(split.images[part].to(device), mean, std),
             split.labels[part].to(device),
             split.index[part].to(device),
+            torch.arange(start, min(start + batch_size, len(split)), device=device),
         )

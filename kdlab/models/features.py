@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,16 @@ class Features:
             stem=cut(self.stem),
             final=cut(self.final),
         )
+
+    def part(self, rows: slice) -> Features:
+        """The same for a part of the pictures (a view)."""
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[rows]
+            return tuple(map(cut, value)) if isinstance(value, tuple) else value
+
+        return replace(self, **{f.name: cut(getattr(self, f.name)) for f in fields(self)})
 
 
 class StagedNet(nn.Module):

@@ -1,8 +1,10 @@
-// The controls of a StudyPanel: transport, progress, mixing desk, last action, errors.
+// The controls of a StudyPanel: transport, progress, notes, mixing desk, last action, errors.
 //
-// The kernel sends two objects: `spec` (what never changes: students, terms, texts) and `live` (what
-// does). The page answers with messages { do, id, ... }. A control shows at once what was asked for;
-// the next `live` from the kernel then shows what is so.
+// The kernel sends two objects: `spec` (what stays until a student comes: students, terms, texts) and
+// `live` (what changes). The page answers with messages { do, id, ... }. A control shows at once what
+// was asked for; the next `live` from the kernel then shows what is so.
+//
+// The widget's module is this file with desk_students.js behind it (see desk.py).
 
 const DECADES = 2; // the slider reaches from default / 100 to default * 100
 const PATIENCE = 2500; // ms without an answer before the page says that the kernel is busy
@@ -12,6 +14,8 @@ const ICONS = {
   pause: "M3 2h3.5v12H3zM9.5 2H13v12H9.5z",
   step: "M3 2v12l7-6zM11 2h2.5v12H11z",
   stop: "M2.5 2.5h11v11h-11z",
+  fork: "M4 1.5v13M4 8.5c0-3 7-1.500 7-6M8.500 4.500l2.500-3 2.500 3",
+  add: "M8 2.500v11M2.500 8h11",
 };
 
 // Lab takes arrow keys and the space bar for its own shortcuts, unless the focused element itself says no.
@@ -94,92 +98,6 @@ function progress() {
   return { element, update, claim: (label) => setText(state, label) };
 }
 
-// One term of one student: switch, present value, slider, weight.
-function cell(student, term, fixed, send) {
-  const who = `${term} of ${student}`;
-  const base = Math.abs(fixed.base) || 1;
-  const set = (change) => send({ do: "set", student, term, ...change });
-  const toSlider = (weight) => (weight ? Math.log10(Math.abs(weight) / base) : -DECADES);
-  const toWeight = (position) => Number(((fixed.base < 0 ? -1 : 1) * base * 10 ** position).toPrecision(3));
-
-  const onoff = make("input", {
-    type: "checkbox", role: "switch", class: "kd-switch", "aria-label": `${who}: on or off`,
-    onchange: () => { mark(); set({ enabled: onoff.checked }); },
-  });
-  const weight = make("input", {
-    type: "number", step: "any", class: "kd-weight", "aria-label": `${who}: weight`, title: `Weight; ${fixed.base} by default`,
-    onchange: () => {
-      if (!Number.isFinite(weight.valueAsNumber)) weight.value = shown.weight;
-      else { slider.value = toSlider(weight.valueAsNumber); set({ weight: weight.valueAsNumber }); }
-    },
-  });
-  const slider = make("input", {
-    type: "range", min: -DECADES, max: DECADES, step: 0.01, class: "kd-slider", "aria-label": `${who}: weight on a log scale`,
-    title: "Drag to change the weight (log scale); double-click for the default",
-    oninput: () => { weight.value = toWeight(Number(slider.value)); },
-    onchange: () => { weight.value = toWeight(Number(slider.value)); set({ weight: Number(weight.value) }); },
-    ondblclick: () => { slider.value = 0; weight.value = fixed.base; set({ weight: fixed.base }); },
-  });
-  const name = make("label", { class: "kd-term", title: fixed.doc }, onoff, term);
-  const schedule = make("span", { class: "kd-schedule", title: "Schedule of the weight" });
-  const raw = make("span", { class: "kd-raw", title: "Value now, before the weight" });
-  const share = make("div", { class: "kd-share" });
-  const element = make(
-    "div", { class: "kd-cell", role: "group", "aria-label": who, "data-student": student, "data-term": term },
-    make("div", { class: "kd-row" }, name, schedule, raw),
-    make("div", { class: "kd-row" }, slider, weight),
-    make("div", { class: "kd-track", title: "Share of the weighted loss", "aria-hidden": "true" }, share),
-  );
-  let shown = {};
-  const mark = () => element.classList.toggle("kd-off", !onoff.checked);
-  const update = (now, editable) => {
-    for (const control of [onoff, weight, slider]) control.disabled = !editable;
-    onoff.checked = now.enabled;
-    const typing = document.activeElement === weight || document.activeElement === slider;
-    if (!typing || shown.weight !== now.weight) { // do not write into what the user is changing
-      weight.value = Number(now.weight.toPrecision(6));
-      slider.value = toSlider(now.weight);
-    }
-    setText(raw, now.raw);
-    share.style.width = `${Math.round(100 * now.share)}%`;
-    setText(schedule, now.schedule === "constant" ? "" : now.schedule);
-    mark();
-    shown = now;
-  };
-  return { element, update };
-}
-
-// One student: its name and line, its method, its numbers, and a cell for each term of its loss.
-function card(student, send) {
-  const figures = make("div", { class: "kd-figures" });
-  const cells = Object.entries(student.terms).map(([term, fixed]) => [term, cell(student.name, term, fixed, send)]);
-  const element = make(
-    "section", { class: "kd-card", "aria-label": `Student ${student.name}` },
-    make("div", { class: "kd-student" }, swatch(student.look), make("span", { class: "kd-name" }, student.name)),
-    make(
-      "div", { class: "kd-method" },
-      make("span", { title: student.paper }, student.method),
-      make("span", { class: `kd-badge kd-${student.status}`, title: student.status_hint }, student.status_text),
-    ),
-    figures,
-    ...cells.map(([, part]) => part.element),
-  );
-  const update = (live) => {
-    setText(figures, live.numbers[student.name]);
-    cells.forEach(([term, part]) => part.update(live.cells[student.name][term], live.editable));
-  };
-  return { element, update };
-}
-
-function desk(spec, send) {
-  const cards = spec.students.map((student) => card(student, send));
-  const element = make(
-    "div", { class: "kd-desk", role: "group", "aria-label": "Switch and weight of every loss term of every student" },
-    ...cards.map((one) => one.element),
-  );
-  return { element, update: (live) => cards.forEach((one) => one.update(live)) };
-}
-
 function lastAction() {
   const code = make("code", { class: "kd-python-text" });
   const copy = make("button", {
@@ -204,32 +122,36 @@ function choices(model, spec) {
   const menu = (trait, label, options) => {
     const select = make(
       "select", { class: "kd-select", onchange: () => { model.set(trait, select.value); model.save_changes(); } },
-      ...options.map(([value, text]) => make("option", { value }, text)),
     );
     const show = () => (select.value = model.get(trait));
+    const offer = (all) => {
+      select.replaceChildren(...all.map(([value, text]) => make("option", { value }, text)));
+      show();
+    };
     model.on(`change:${trait}`, show);
-    show();
-    return [make("label", { class: "kd-choice" }, label, select), () => model.off(`change:${trait}`, show)];
+    offer(options);
+    return [make("label", { class: "kd-choice" }, label, select), () => model.off(`change:${trait}`, show), offer];
   };
   const tick = (trait, label, title) => {
     const box = make("input", { type: "checkbox", onchange: () => { model.set(trait, box.checked); model.save_changes(); } });
     box.checked = model.get(trait);
     return make("label", { class: "kd-choice", title }, box, label);
   };
-  const [curve, offCurve] = menu("curve", "Loss curve", spec.curves);
+  const [curve, offCurve, offerCurves] = menu("curve", "Curve by step", spec.curves);
   const [seed, offSeed] = menu("seed", "Seed", spec.seeds);
   seed.hidden = spec.seeds.length < 3; // one seed: nothing to choose
   const element = make("div", { class: "kd-choices" }, curve,
-    tick("log", "log scale", "Logarithmic axis of the loss"),
+    tick("log", "log scale", "Logarithmic axis of the curve by step"),
     tick("zoom", "zoom accuracy", "Show only the upper part of the accuracy axis, so that small differences can be seen"), seed);
-  return { element, off: () => { offCurve(); offSeed(); } };
+  return { element, extend: (now) => offerCurves(now.curves), off: () => { offCurve(); offSeed(); } };
 }
 
 function errors(send) {
   const element = make("div", { class: "kd-errors", role: "alert" });
-  let shown = "";
+  let shown = null;
   const update = (live) => {
     if (JSON.stringify(live.errors) === shown) return;
+    const more = shown !== null && live.errors.length > JSON.parse(shown).length;
     shown = JSON.stringify(live.errors);
     element.replaceChildren(
       ...live.errors.map((text, index) =>
@@ -238,6 +160,19 @@ function errors(send) {
           make("button", { type: "button", class: "kd-dismiss", "aria-label": "Dismiss this message", onclick: () => send({ do: "dismiss", index }) }, "×"),
         )),
     );
+    if (more) element.lastElementChild.scrollIntoView({ block: "nearest" });
+  };
+  return { element, update };
+}
+
+// What guards and drops did, in whole sentences.
+function notes() {
+  const element = make("div", { class: "kd-notes", role: "status", "aria-label": "Notes" });
+  let shown = "";
+  const update = (live) => {
+    if (JSON.stringify(live.notes) === shown) return;
+    shown = JSON.stringify(live.notes);
+    element.replaceChildren(...live.notes.map((text) => make("div", { class: "kd-note" }, text)));
   };
   return { element, update };
 }
@@ -266,9 +201,11 @@ function render({ model, el }) {
     if (spec.requested[message.do]) where.claim(spec.requested[message.do]);
     clearTimeout(timer);
     timer = setTimeout(() => (busy.hidden = model.get("live").answered >= asked), PATIENCE);
+    return asked;
   };
   const where = progress();
-  const parts = [transport(send), where, desk(spec, send), lastAction(), errors(send)];
+  const table = desk(spec, send);
+  const parts = [transport(send), where, notes(), table, lastAction(), errors(send)];
   const title = make("div", { class: "kd-title" }, make("strong", {}, spec.title), make("span", {}, spec.subtitle));
   const root = make("div", { class: "kd-panel", role: "region", "aria-label": `Study panel: ${spec.title}` });
   const below = choices(model, spec);
@@ -278,11 +215,23 @@ function render({ model, el }) {
     parts.forEach((part) => part.update(live));
     if (live.answered >= asked) busy.hidden = true;
   };
+  const extend = () => {
+    [table, below].forEach((part) => part.extend(model.get("spec")));
+    update();
+  };
+  model.on("change:spec", extend);
   model.on("change:live", update);
   update();
   el.append(root);
+  model.send({ do: "hello", id: 0 });
   const unwatch = watchTheme(model);
-  return () => { model.off("change:live", update); clearTimeout(timer); unwatch(); below.off(); };
+  return () => {
+    model.off("change:spec", extend);
+    model.off("change:live", update);
+    clearTimeout(timer);
+    unwatch();
+    below.off();
+  };
 }
 
 export default { render };

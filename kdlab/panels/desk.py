@@ -1,4 +1,4 @@
-"""The mixing desk: one widget with the transport buttons, a switch and weight per term, and messages."""
+"""The mixing desk: one widget with the transport buttons, a card for each student, and messages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Desk(anywidget.AnyWidget):
     """The controls of a study as one widget. It shows and asks; it decides nothing.
 
     Args:
-        spec: what never changes (see `desk_state.spec`).
-        live: what does (see `desk_state.live`); replaced by the painter.
+        spec: what stays until a student comes (see `desk_state.spec`); replaced by the painter then.
+        live: what changes (see `desk_state.live`); replaced by the painter.
         on_command: called with each message of the page, on whichever thread handles it:
-            {"do": "play" | "pause" | "step" | "stop" | "set" | "dismiss", "id": int, ...}.
+            {"do": "play" | "pause" | "step" | "stop" | "set" | "fork" | "add" | "drop" | "dismiss" |
+            "hello" (a page shows the desk), "id": int, ...}.
 
     Attributes:
         curve, log, zoom, seed: what the curves show: key of the record, logarithmic or not, only
@@ -30,7 +31,7 @@ class Desk(anywidget.AnyWidget):
         dark: whether the page's theme is dark; the page sets it.
     """
 
-    _esm = (_HERE / "desk.js").read_text(encoding="utf-8")
+    _esm = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("desk.js", "desk_students.js"))
     _css = (_HERE / "desk.css").read_text(encoding="utf-8")
     spec = traitlets.Dict().tag(sync=True)
     live = traitlets.Dict().tag(sync=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdlab.methods import registry
 from kdlab.methods.base import STATUS_TEXT, Method, Term
 from kdlab.panels import looks, wording
 from kdlab.panels.series import last
+from kdlab.panels.standing import Standing, Standings, origin
 from kdlab.plots import theme
 
 _HINTS = {
@@ -18,13 +20,14 @@ _HINTS = {
 
 
 def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
-    """What never changes while a study is shown.
+    """What stays until a student comes.
 
     Args:
         study: a `Study`.
         styles: student -> style of its curves.
     """
-    methods: dict[str, Method] = {name: study.methods[name] for name in study.names}
+    marks, known = study.record.marks(), study.students
+    methods: dict[str, Method] = {name: one.method for name, one in known.items()}
     students = [
         {
             "name": name,
@@ -33,6 +36,8 @@ def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
             "status": method.status,
             "status_text": "reconstruction" if method.status == "recon" else "published",
             "status_hint": f"{STATUS_TEXT[method.status]}. {_HINTS[method.status]}",
+            "differs": known[name].label(),
+            "origin": origin(marks, name),
             "look": looks.for_desk(styles[name]),
             "terms": {t.name: {"doc": t.doc, "base": t.weight} for t in method.fresh().terms.values()},
         }
@@ -50,14 +55,26 @@ def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
         "curves": [[key, label] for label, key in loss_choices(all_terms(methods))],
         "seeds": [["", "latest"], *([str(seed), str(seed)] for seed in study.seeds)],
         "requested": {key: f"{text}…" for key, text in wording.REQUESTED.items()},
+        "methods": method_choices(bool(study.teacher_name)),
+        "epochs": study.epochs,
     }
 
 
+def method_choices(teacher: bool) -> list[list[str]]:
+    """[name, text] of the methods that a student may be given; without a teacher those that need none."""
+    made = {name: registry.get(name) for name in registry.names()}
+    return [
+        [name, f"{method.title} ({name})"]
+        for name, method in made.items()
+        if teacher or not method().needs_teacher()
+    ]
+
+
 def loss_choices(terms: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(label, key of the record) of the curves that can be chosen: total, then each term raw and weighted."""
+    """(label, key of the record) of the curves to choose from: total, terms raw and weighted, gradient."""
     raw = [(f"{name}: value", f"term/{name}") for name in terms]
     weighted = [(f"{name}: value × weight", f"weighted/{name}") for name in terms]
-    return [("total loss", "loss"), *raw, *weighted]
+    return [("total loss", "loss"), *raw, *weighted, ("norm of the gradient", "grad_norm")]
 
 
 def all_terms(methods: Mapping[str, Method]) -> dict[str, str]:
@@ -76,9 +93,12 @@ def live(
     requested: str | None = None,
     asked: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
     seed: int | None = None,
+    standings: Mapping[str, Standing] | None = None,
+    notes: Sequence[str] = (),
     code: str = "",
     errors: Sequence[str] = (),
     answered: int = 0,
+    outcomes: Mapping[int, bool] | None = None,
 ) -> dict[str, Any]:
     """What the desk shows now.
 
@@ -88,11 +108,16 @@ def live(
         requested: what a button asked for and the study has not yet reached ("pause").
         asked: (student, term) -> changes that were asked for and are not yet made.
         seed: whose numbers are shown; None for the latest.
+        standings: how each student stands (see `standing.Standings`); None asks the study.
+        notes: what guards and drops did.
         code: the Python of the last action.
         errors: messages to show.
         answered: number of the last message of the page that was dealt with.
+        outcomes: number of a message that asked for a fork, a drop or a new student -> whether it
+            was done.
     """
     state = study.state
+    standings = Standings(study).of(seed) if standings is None else standings
     done, steps = progress.get("step", 0), progress.get("steps") or 0
     share = (
         1.0 if state == "finished" else (done / steps if steps else (None if state == "preparing" else 0.0))
@@ -104,15 +129,50 @@ def live(
         "editable": state != "finished",
         "progress": {
             "value": share,
-            "text": wording.progress_text(state, progress, study.teacher_name),
+            "text": wording.progress_text(
+                state, progress, study.teacher_name, _behind(study, standings, seed)
+            ),
             "step": int(done),
         },
         "cells": {name: _cells(study, name, asked or {}, seed) for name in study.names},
         "numbers": {name: _numbers(study, name, seed) for name in study.names},
+        "students": _students(study, standings),
+        "notes": list(notes),
         "code": code,
         "errors": list(errors),
         "answered": answered,
+        "outcomes": {str(number): done for number, done in (outcomes or {}).items()},
     }
+
+
+def _students(study: Any, standings: Mapping[str, Standing]) -> dict[str, dict[str, Any]]:
+    """How each student stands, and what can be done with it."""
+    going = [name for name, one in standings.items() if one.editable]
+    finished, new = study.state == "finished", study.state == "new"
+    return {
+        name: {
+            "kind": one.kind,
+            "badge": one.badge,
+            "why": one.why,
+            "editable": one.editable,
+            "drop": one.editable and one.kind == "going" and len(going) > 1,
+            "fork_now": one.kind == "dropped" or (one.kind == "going" and not (finished or new)),
+            "fork_then": study.epochs > 1,
+        }
+        for name, one in standings.items()
+    }
+
+
+def _behind(study: Any, standings: Mapping[str, Standing], seed: int | None) -> list[str]:
+    """Students that are trained alone now, because they have fewer steps than others."""
+    steps = {}
+    for name, one in standings.items():
+        series = study.record.series(name, "loss", seed)[0]
+        if one.kind == "going":
+            steps[name] = int(series[-1]) if len(series) else 0
+    least, most = min(steps.values(), default=0), max(steps.values(), default=0)
+    margin = 5  # steps of one group are recorded one student after another
+    return [name for name, done in steps.items() if done == least] if most - least > margin else []
 
 
 def _cells(

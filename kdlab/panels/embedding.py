@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from kdlab.errors import StudyError
 from kdlab.panels import wording
 from kdlab.panels.multiples import Cloud, SmallMultiples
 from kdlab.panels.plane import TeacherPlane
+from kdlab.panels.standing import Standings
 
 POINTS = 300
 UNWATCHED_SECONDS = 2.0  # until the next look whether a page is there
 LEAST_SECONDS, MOST_SECONDS, PAUSED_SECONDS = 1.0, 15.0, 0.25  # between two snapshots
 SHARE_OF_TIME = 0.08  # of training time that may go into live snapshots
+_NOWHERE, _NOTHING = np.zeros((0, 2), np.float32), np.zeros(0, object)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class EmbeddingView:
 
     Args:
         study: a `Study`.
+        standings: tells who went; None makes its own.
         watched: whether somebody looks; while nobody does, training is not held up by snapshots.
 
     Attributes:
@@ -60,14 +64,20 @@ class EmbeddingView:
         dark: whether the paper is.
     """
 
-    def __init__(self, study: Any, watched: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        study: Any,
+        standings: Standings | None = None,
+        watched: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.study = study
+        self._standings = standings or Standings(study)
         self._watched = watched
         self.caption = ""
         self.dark = False
         self._teacher_name: str = study.teacher_name
         self._networks = [*([study.teacher_name] if study.teacher_name else []), *study.names]
-        titles = [f"<b>teacher</b> {n}" if n == study.teacher_name else f"<b>{n}</b>" for n in self._networks]
+        titles = [self._title(name) for name in self._networks]
         self._plots = SmallMultiples(titles, self._networks, study.data.class_names)
         self.figure = self._plots.figure
         self._plane: TeacherPlane | None = None
@@ -82,6 +92,7 @@ class EmbeddingView:
 
     def paint(self, news: dict[str, Any]) -> float | None:
         """Draw a snapshot that has come; ask for the next one when it is time."""
+        self._admit()
         again = self._ask()
         pending = self._pending
         if pending is not None and pending.done():
@@ -96,6 +107,16 @@ class EmbeddingView:
         elif self._redraw is not None and self.dark != self._dark_shown:
             self._redraw()
         return again
+
+    def _title(self, name: str) -> str:
+        return f"<b>teacher</b> {name}" if name == self._teacher_name else f"<b>{escape(name)}</b>"
+
+    def _admit(self) -> None:
+        """Plots for students that have come."""
+        new = [name for name in self.study.names if name not in self._networks]
+        if new:
+            self._networks += new
+            self._plots.extend([self._title(name) for name in new], new)
 
     def _ask(self) -> float | None:
         """Ask for a snapshot if something changed and the last is old enough; seconds to the next try."""
@@ -118,9 +139,13 @@ class EmbeddingView:
         return None
 
     def _recorded(self) -> dict[str, Any]:
-        """The last snapshots in the folder, of the seed that was trained last."""
-        seed = next(reversed(self.study.record.runs))
-        return {name: self.study.snapshot(name, -1, seed) for name in self.study.names}
+        """The last snapshots in the folder, of the seed that was trained last; of those who have one."""
+        study = self.study
+        seed = next(reversed(study.record.runs))
+        there = [name for name in study.names if study.snapshot_epochs(seed, network=name)]
+        if not there:
+            raise StudyError("There is no snapshot yet; the training of the students has not begun.")
+        return {name: study.snapshot(name, -1, seed) for name in there}
 
     # ---- what to draw --------------------------------------------------------------------------------------
 
@@ -128,8 +153,12 @@ class EmbeddingView:
         plane, teacher = self._teacher(students)
         shown = np.flatnonzero(~self.study.probe_set.fit)[:POINTS]
         labels = self.study.probe_set.labels.numpy()[shown]
+        standings, latest = self._standings.of(), max(s.epoch for s in students.values())
         clouds, projected = [], []
         for name in self._networks:
+            if name != self._teacher_name and name not in students:
+                clouds.append(Cloud(_NOWHERE, _NOTHING, "not here yet"))
+                continue
             snapshot = teacher if name == self._teacher_name else students[name]
             rows = self._rows(snapshot)
             if name == self._teacher_name:
@@ -140,13 +169,18 @@ class EmbeddingView:
             else:
                 points = plane.turn(snapshot.embedding[rows])
             predicted = snapshot.logits[rows].argmax(axis=1)
-            right = float((predicted == labels).mean())
-            clouds.append(Cloud(points, self._hover(labels, predicted), wording.percent(right)))
-        centre, self._limit = self._frame(plane, [cloud.points for cloud in clouds])
+            note = wording.percent(float((predicted == labels).mean()))
+            if name in standings and standings[name].ended:
+                note += " (dropped)" if standings[name].kind == "dropped" else " (stopped)"
+            elif name != self._teacher_name and snapshot.epoch != latest:
+                note += f" (epoch {snapshot.epoch})"
+            clouds.append(Cloud(points, self._hover(labels, predicted), note))
+        centre, self._limit = self._frame(plane, [cloud.points for cloud in clouds if len(cloud.points)])
         shifted = [Cloud(cloud.points - centre, cloud.hover, cloud.note) for cloud in clouds]
         self._plots.draw(shifted, labels, self._limit, self.dark)
         self._dark_shown = self.dark
-        self.caption = self._say(len(labels), students[self.study.names[0]], projected)
+        newest = max(students.values(), key=lambda snapshot: snapshot.epoch)
+        self.caption = self._say(len(labels), newest, projected)
 
     def _rows(self, snapshot: Any) -> np.ndarray | slice:
         """The shown pictures among the rows of a snapshot: of the whole probe set, or of them alone."""
@@ -157,7 +191,7 @@ class EmbeddingView:
     def _teacher(self, students: Mapping[str, Any]) -> tuple[TeacherPlane, Any]:
         """The plane, and the teacher's snapshot (without a teacher: those of the first student)."""
         if not self._teacher_name:
-            snapshot = students[self.study.names[0]]
+            snapshot = next(students[name] for name in self.study.names if name in students)
             return TeacherPlane.of(snapshot.embedding[self._rows(snapshot)]), snapshot
         snapshot = self.study.snapshot(self._teacher_name)
         if self._plane is None:  # frozen, so the same for ever

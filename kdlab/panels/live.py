@@ -25,7 +25,8 @@ class LiveFigure(go.FigureWidget):
 
     Plotly sends a figure's state to the page as it was when the figure was made; a page that is
     loaded again would show that old state, usually nothing. Here the present state is put together
-    whenever a page asks for it. Give all traces to the constructor and change them with
+    whenever a page asks for it. Give the traces to the constructor (later ones to `extend`) and change
+    them with
 
         with figure.drawing():
             figure.data[0].y = values        # a float32 array travels in binary form
@@ -44,6 +45,11 @@ class LiveFigure(go.FigureWidget):
         """Hold the lock and send all changes made inside as one message."""
         with self.lock, self.batch_update():
             yield self
+
+    def extend(self, traces: list[dict[str, Any]]) -> None:
+        """Add traces behind those that are there, as when a student comes; not inside `drawing`."""
+        with self.lock:
+            self.add_traces(traces)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The widget's state, with the traces and the layout as they are now."""

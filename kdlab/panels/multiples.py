@@ -42,29 +42,41 @@ class SmallMultiples:
         self._titles, self._names, self._class_names = list(titles), list(names), list(class_names)
         self._limit, self._dark = 0.0, False
         self._labels = _NOTHING
-        self.figure = LiveFigure(data=self._traces(), layout=self._layout())
+        self._places = list(range(len(self._names)))  # of the clouds among the traces
+        self._drawn = 0  # clouds that have their colours
+        legend = [_legend_entry(*entry) for entry in looks.class_legend(self._class_names)]
+        clouds = [self._cloud(number) for number in self._places]
+        self.figure = LiveFigure(data=[*clouds, *legend], layout=self._layout())
         self.figure._config = {"displayModeBar": False, "responsive": True}
 
-    def _traces(self) -> list[dict[str, Any]]:
-        common = dict(type="scatter", mode="markers")
-        traces: list[dict[str, Any]] = [
-            common
-            | dict(
-                x=_NOTHING,
-                y=_NOTHING,
-                xaxis=f"x{_axis(number)}",
-                yaxis=f"y{_axis(number)}",
-                name=name,
-                marker=dict(size=6, line=dict(width=0)),
-                showlegend=False,
-                hovertemplate=f"{name}<br>%{{customdata}}<extra></extra>",
-            )
-            for number, name in enumerate(self._names)
-        ]
-        for name, color, symbol in looks.class_legend(self._class_names):
-            marker = dict(color=color, symbol=symbol, size=8)
-            traces.append(common | dict(x=[None], y=[None], name=name, marker=marker))
-        return traces
+    def extend(self, titles: Sequence[str], names: Sequence[str]) -> None:
+        """Plots for networks that have come; the others make room."""
+        first = len(self._names)
+        self._titles, self._names = [*self._titles, *titles], [*self._names, *names]
+        layout = self._layout()
+        titles = layout.pop("annotations")
+        with self.figure.drawing() as figure:
+            figure.update_layout(layout)
+            figure.layout.annotations = titles  # as a whole: the page takes no mixture of both ways
+        self._places += range(len(self.figure.data), len(self.figure.data) + len(names))
+        self.figure.extend([self._cloud(number) for number in range(first, len(self._names))])
+        self._limit = 0.0  # the new axes have no range yet
+
+    def _cloud(self, number: int) -> dict[str, Any]:
+        """The empty trace of plot `number`."""
+        name = self._names[number]
+        return dict(
+            type="scatter",
+            mode="markers",
+            x=_NOTHING,
+            y=_NOTHING,
+            xaxis=f"x{_axis(number)}",
+            yaxis=f"y{_axis(number)}",
+            name=name,
+            marker=dict(size=6, line=dict(width=0)),
+            showlegend=False,
+            hovertemplate=f"{name}<br>%{{customdata}}<extra></extra>",
+        )
 
     def _layout(self) -> dict[str, Any]:
         count = len(self._titles)
@@ -99,16 +111,16 @@ class SmallMultiples:
         """Show one cloud in each plot.
 
         Args:
-            clouds: in the order of the titles.
+            clouds: in the order of the titles; one without points leaves its plot empty.
             labels: (n,) class of each point, the same in all plots.
             limit: the plots show at least -limit..limit in both directions.
             dark: whether the paper is.
         """
-        recolour = dark != self._dark or len(self._labels) != len(labels)
+        recolour = dark != self._dark or len(self._labels) != len(labels) or self._drawn != len(clouds)
         colours, symbols = looks.class_marks(labels, dark)
         with self.figure.drawing() as figure:
             for number, cloud in enumerate(clouds):
-                trace, me = figure.data[number], _axis(number)
+                trace, me = figure.data[self._places[number]], _axis(number)
                 trace.update(x=cloud.points[:, 0], y=cloud.points[:, 1], customdata=cloud.hover)
                 if recolour:
                     trace.marker.update(color=colours, symbol=symbols)
@@ -117,9 +129,15 @@ class SmallMultiples:
                     figure.layout[f"yaxis{me}"].range = [-limit, limit]
                 figure.layout.annotations[number].text = f"{self._titles[number]} {cloud.note}"
             if recolour:
-                for trace, entry in zip(figure.data[len(clouds) :], looks.class_legend(self._class_names)):
+                entries = [t for n, t in enumerate(figure.data) if n not in self._places]
+                for trace, entry in zip(entries, looks.class_legend(self._class_names)):
                     trace.marker.color = looks.on_paper(entry[1], dark)
-        self._labels, self._limit, self._dark = labels, limit, dark
+        self._labels, self._limit, self._dark, self._drawn = labels, limit, dark, len(clouds)
+
+
+def _legend_entry(name: str, color: str, symbol: str) -> dict[str, Any]:
+    marker = dict(color=color, symbol=symbol, size=8)
+    return dict(type="scatter", mode="markers", x=[None], y=[None], name=name, marker=marker)
 
 
 def _axis(number: int) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 
+from kdlab.errors import KDLabError
 from kdlab.panels import desk_state, wording
 from kdlab.panels.curves import CurvesView
 from kdlab.panels.desk import Desk
 from kdlab.panels.embedding import EmbeddingView
 from kdlab.panels.live import Pulse, answer_while_busy
 from kdlab.panels.painter import Painter, View
+from kdlab.panels.standing import Standings
 from kdlab.plots import theme
 
+_LOADED = 1.5  # seconds that a page which shows the desk may take until it shows the figures
 _FORGET = 5.0  # seconds after which a request that the study did not take up is no longer shown
 _REACHED = {
     "play": ("training", "preparing", "finished", "failed"),
@@ -29,10 +33,10 @@ _REACHED = {
 class StudyPanel(widgets.VBox):
     """Controls and live figures of a study: `study.panel()`.
 
-    A switch and a weight for every term of every student, play / pause / step / stop, progress, loss
-    and accuracy curves with a mark at each change, and the students' representations in the
-    teacher's plane. It works on a new, running, paused, stopped, finished or failed study, several
-    panels may show one study, and what is done in Python shows here too.
+    A switch and a weight for every term of every student, play / pause / step / stop, new students,
+    forks and drops, progress, loss and accuracy curves with a mark at each change, and the students'
+    representations in the teacher's plane. It works on a new, running, paused, stopped, finished or
+    failed study, several panels may show one study, and what is done in Python shows here too.
 
     Callbacks may run on any thread: they call the study and leave a note for the painter, which
     alone writes to widgets.
@@ -50,12 +54,15 @@ class StudyPanel(widgets.VBox):
         self._errors: list[str] = []
         self._code = "study.panel()"
         self._answered = 0
+        self._outcomes: dict[int, bool] = {}
+        self._resend_at = float("inf")
+        self._standings = Standings(study)
+        self._described: tuple[Any, ...] = ()
         self._progress: dict[str, Any] = dict(study.board.latest("progress") or {})
 
-        styles = theme.styles(study.names, [study.teacher_name] if study.teacher_name else [])
-        self.curves = CurvesView(study, styles)
-        self.embedding = EmbeddingView(study, watched=self._watched)
-        self.desk = Desk(desk_state.spec(study, styles), self._live(), self._receive)
+        self.curves = CurvesView(study, self._standings)
+        self.embedding = EmbeddingView(study, self._standings, watched=self._watched)
+        self.desk = Desk(self._spec(), self._live(), self._receive)
         self.desk.observe(self._choose, ["curve", "log", "zoom", "seed", "dark"])
         self.caption = widgets.HTML()
         self.caption.add_class("kd-caption")
@@ -81,7 +88,7 @@ class StudyPanel(widgets.VBox):
             self._do(message)
         except Exception as error:
             self._requested = None
-            self._show_error(f"{type(error).__name__}: {error}")
+            self._refuse(error, int(message.get("id", 0)))
         finally:
             with self._lock:
                 self._answered = max(self._answered, int(message.get("id", 0)))
@@ -89,12 +96,16 @@ class StudyPanel(widgets.VBox):
 
     def _do(self, message: dict[str, Any]) -> None:
         action = message["do"]
-        if action == "dismiss":
+        if action == "hello":
+            self._resend_at = time.monotonic() + _LOADED
+        elif action == "dismiss":
             with self._lock:
                 del self._errors[int(message["index"]) : int(message["index"]) + 1]
         elif action == "set":
             change = {key: message[key] for key in ("weight", "enabled") if message.get(key) is not None}
             self.set(message["student"], message["term"], **change)
+        elif action in ("fork", "add", "drop"):
+            self._change_roster(action, message)
         elif action in _REACHED:
             count = int(message.get("n", 1))
             self._note(action, f"study.step({count})" if action == "step" else f"study.{action}()")
@@ -111,13 +122,44 @@ class StudyPanel(widgets.VBox):
             before = self._asked.get((student, term), ({}, 0.0))[0]
             self._asked[student, term] = ({**before, **change}, time.monotonic())
             self._code = wording.set_code(student, term, **change)
-        future.add_done_callback(self._after_set)
+        future.add_done_callback(self._after)
         self._poke()
 
-    def _after_set(self, future: Any) -> None:
+    def _change_roster(self, action: str, message: Mapping[str, Any]) -> None:
+        """Fork, add or drop a student as the page asks; what is refused shows as a sentence."""
+        number = int(message.get("id", 0))
+        if action == "fork":
+            given = {key: message[key] for key in ("at_epoch", "name", "method") if message.get(key)}
+            future = self.study.fork(message["student"], **given)
+            code = wording.fork_code(message["student"], **given)
+        elif action == "add":
+            future = self.study.add(message["name"], message["method"])
+            code = wording.add_code(message["name"], message["method"])
+        else:
+            future = self.study.drop(message["student"])
+            code = wording.drop_code(message["student"])
+        with self._lock:
+            self._code = code
+        future.add_done_callback(lambda done: self._after(done, number))
+
+    def _after(self, future: Any, number: int = 0) -> None:
+        """A command was carried out or refused, on the training thread."""
         error = None if future.cancelled() else future.exception()
         if error is not None:
-            self._show_error(f"{type(error).__name__}: {error}")
+            self._refuse(error, number)
+        elif number:
+            self._settle(number, True)
+
+    def _refuse(self, error: BaseException, number: int) -> None:
+        # kdlab's own errors are sentences; others are told with their kind
+        self._show_error(str(error) if isinstance(error, KDLabError) else f"{type(error).__name__}: {error}")
+        if number:
+            self._settle(number, False)
+
+    def _settle(self, number: int, done: bool) -> None:
+        with self._lock:
+            self._outcomes = {**dict(list(self._outcomes.items())[-7:]), number: done}
+        self._poke()
 
     def _choose(self, _change: Any) -> None:
         desk, curves = self.desk, self.curves
@@ -153,7 +195,7 @@ class StudyPanel(widgets.VBox):
         if news.get("error"):
             self._show_error(f"Training failed. {news['error']}")
         try:
-            self.desk.live = self._live(self._seed())
+            self._update_desk()
         except Exception as error:  # the rest of the desk stays as it was
             self._show_error(f"The desk cannot be brought up to date: {type(error).__name__}: {error}")
             with self._lock:
@@ -161,7 +203,27 @@ class StudyPanel(widgets.VBox):
         caption = escape(self.embedding.caption)
         if self.caption.value != caption:
             self.caption.value = caption
-        return 0.3 if self._requested or self._asked else None
+        if time.monotonic() > self._resend_at:
+            self._resend_at = float("inf")
+            self.curves.resend()
+            return 0.0
+        waiting = self._requested or self._asked or self._resend_at < float("inf")
+        return 0.3 if waiting else None
+
+    def _update_desk(self) -> None:
+        live = self._live(self._seed())
+        with self.desk.hold_sync():  # a new student's card and its values reach the page together
+            if self._described != self._description():
+                self.desk.spec = self._spec()
+            self.desk.live = live
+
+    def _description(self) -> tuple[Any, ...]:
+        """Changes when a student comes."""
+        return tuple(self.study.names)
+
+    def _spec(self) -> dict[str, Any]:
+        study, self._described = self.study, self._description()
+        return desk_state.spec(study, theme.of_study(study))
 
     def _live(self, seed: int | None = None) -> dict[str, Any]:
         study, now = self.study, time.monotonic()
@@ -177,15 +239,19 @@ class StudyPanel(widgets.VBox):
             asked = {key: change for key, (change, _) in self._asked.items()}
             requested = self._requested[0] if self._requested else None
             errors, code, answered = list(self._errors), self._code, self._answered
+            outcomes = dict(self._outcomes)
         return desk_state.live(
             study,
             progress=self._progress,
             requested=requested,
             asked=asked,
             seed=seed,
+            standings=self._standings.of(seed),
+            notes=self._standings.notes(),
             code=code,
             errors=errors,
             answered=answered,
+            outcomes=outcomes,
         )
 
     def close(self) -> None:

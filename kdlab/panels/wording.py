@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 STATES: dict[str, str] = {
@@ -58,7 +58,9 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def progress_text(state: str, progress: Mapping[str, Any], teacher: str = "") -> str:
+def progress_text(
+    state: str, progress: Mapping[str, Any], teacher: str = "", behind: Sequence[str] = ()
+) -> str:
     """One line on where training is, from the board's "progress" entry.
 
     Args:
@@ -66,6 +68,7 @@ def progress_text(state: str, progress: Mapping[str, Any], teacher: str = "") ->
         progress: phase, seed, seed_number (from 1), seeds, epoch, epochs, step, steps, rate
             (images/s) and eta (s); may be empty.
         teacher: its name.
+        behind: students that are trained alone until they have caught up.
     """
     if not progress:
         return {
@@ -82,6 +85,8 @@ def progress_text(state: str, progress: Mapping[str, Any], teacher: str = "") ->
         parts.append(f"epoch {progress.get('epoch', 0)} of {progress['epochs']}")
     if progress.get("steps"):
         parts.append(f"step {progress.get('step', 0):,} of {progress['steps']:,}")
+    if behind and state in ("training", "paused"):
+        parts.append(f"{' and '.join(behind)} catch{'es' if len(behind) == 1 else ''} up")
     if state == "training":
         if progress.get("rate"):
             parts.append(f"{progress['rate']:,.0f} images/s")
@@ -96,6 +101,25 @@ def set_code(student: str, term: str, **changes: Any) -> str:
     """The Python of a change to a term: `study.set("KD", "kd", weight=0.5)`."""
     given = ", ".join(f"{key}={_plain(value)}" for key, value in changes.items() if value is not None)
     return f"study.set({_quoted(student)}, {_quoted(term)}, {given})"
+
+
+def fork_code(
+    student: str, *, at_epoch: int | None = None, name: str | None = None, method: str | None = None
+) -> str:
+    """The Python of a fork: `study.fork("KD", at_epoch=2, name="late", method="srrl")`."""
+    given = {"at_epoch": at_epoch, "name": name, "method": method}
+    rest = "".join(f", {key}={_plain(value)}" for key, value in given.items() if value is not None)
+    return f"study.fork({_quoted(student)}{rest})"
+
+
+def add_code(name: str, method: str) -> str:
+    """The Python of a new student: `study.add("CMKD", "cmkd")`."""
+    return f"study.add({_quoted(name)}, {_quoted(method)})"
+
+
+def drop_code(student: str) -> str:
+    """The Python of a student's end: `study.drop("KD")`."""
+    return f"study.drop({_quoted(student)})"
 
 
 def _plain(value: Any) -> str:

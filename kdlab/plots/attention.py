@@ -51,9 +51,9 @@ def attention(
     places = list(range(min(8, len(result.labels)))) if samples is None else [int(i) for i in samples]
     if not places or min(places) < 0 or max(places) >= len(result.labels):
         raise ConfigError(f"samples must lie in 0 .. {len(result.labels) - 1}.")
-    depth = max(len(stages) for stages in result.stages.values())
+    depth = max(len(result.stages[name]) for name in result.networks_at(when))
     first = 0 if result.images is None else 1
-    columns = len(result.networks)
+    columns = len(result.networks_at(when))
     rows = depth + first
     fig = make_subplots(
         rows, columns, horizontal_spacing=0.012, vertical_spacing=0.22 / max(rows - 1, 1) / 1.25
@@ -117,7 +117,7 @@ def _traces(
     import plotly.graph_objects as go
 
     out: list[tuple[Any, int, int]] = []
-    for column, name in enumerate(result.networks, 1):
+    for column, name in enumerate(result.networks_at(epoch), 1):
         if result.images is not None:
             out.append((go.Image(source=png(result.images[place]), hoverinfo="skip"), 1, column))
         own = result.stages[name]
@@ -137,7 +137,7 @@ def _notes(
     domains: tuple[list[Any], list[Any]],
 ) -> list[dict[str, Any]]:
     """Names above the columns, stages beside the rows, predictions and cosines under the cells."""
-    columns = len(result.networks)
+    columns = len(result.networks_at(epoch))
     rows = depth + first
     fits = max(6, 96 // columns)  # letters above a cell
     xs, ys = domains
@@ -161,7 +161,7 @@ def _notes(
 
     e = result.epochs.index(epoch)
     truth = result.class_names[result.labels[place]]
-    for column, name in enumerate(result.networks):
+    for column, name in enumerate(result.networks_at(epoch)):
         centre = (xs[column][0] + xs[column][1]) / 2
         role = "<br>(teacher)" if name in result.teachers else "<br> "
         write(centre, 1.0, f"<b>{shortened(name, fits)}</b>{role}", 13, yanchor="bottom", yshift=4)
@@ -179,7 +179,7 @@ def _notes(
                 write(
                     centre, ys[row * columns][0], f"cos {cosine[place]:.2f}", yanchor="top", color=theme.MUTED
                 )
-    widest = max(result.stages.values(), key=len)
+    widest = max((result.stages[name] for name in result.networks_at(epoch)), key=len)
     for row in range(rows):
         middle = sum(ys[row * columns]) / 2
         text = f"class<br>{shortened(truth)}" if row < first else widest[row - first]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdlab.plots import theme
 from kdlab.probes.curves import LearningCurves, learning_curves
+from kdlab.probes.words import mean_over_seeds
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -64,6 +66,7 @@ def curves(
             customdata=count,
             hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4g}}{unit} (%{{customdata}} seed(s))<extra></extra>",
         )
+    _forks(fig, result, factor, looks)
     if result.is_accuracy:
         for name, accuracy in result.teachers.items():
             level(fig, 100 * accuracy, f"teacher {name}", looks[name])
@@ -78,6 +81,37 @@ def curves(
     fig.update_xaxes(title="epoch")
     fig.update_yaxes(title=f"{result.label}{' (%)' if result.is_accuracy else ''}")
     return theme.apply(fig, summary=result.summary, title=title, dark=dark, hovermode="closest")
+
+
+def _forks(fig: go.Figure, result: LearningCurves, factor: float, looks: Mapping[str, theme.Style]) -> None:
+    """A ring on the parent's curve where a fork left it, and a dotted line to the fork's first point."""
+    for mark in result.marks:
+        fork, parent = mark.get("student"), mark.get("parent")
+        if mark.get("kind") != "fork" or fork not in result.students or parent not in result.students:
+            continue
+        theirs, own = (
+            np.array([mean_over_seeds(column) for column in result.values[result.students.index(n)].T])
+            for n in (parent, fork)
+        )
+        before = np.flatnonzero(np.isfinite(theirs) & (result.epochs < mark["epoch"]))
+        after = np.flatnonzero(np.isfinite(own))
+        if not len(before) or not len(after):
+            continue
+        at, first = before[-1], after[0]
+        fig.add_scatter(
+            x=result.epochs[[at, first]],
+            y=np.array([theirs[at], own[first]]) * factor,
+            mode="lines+markers",
+            line=dict(color=looks[fork].color, dash="dot", width=1.2),
+            marker=dict(
+                symbol="circle-open", size=[13, 0], opacity=1, color=looks[fork].color, line=dict(width=2)
+            ),
+            text=[f"{fork}: {mark['text']} after epoch {result.epochs[at]}", ""],
+            hovertemplate="%{text}<extra></extra>",
+            name=f"{fork} forks",
+            legendgroup=fork,
+            showlegend=False,
+        )
 
 
 def _wide(values: np.ndarray) -> bool:
@@ -103,7 +137,7 @@ def level(fig: go.Figure, y: float, text: str, look: theme.Style | None, side: s
 
 
 def _marks(fig: go.Figure, result: LearningCurves) -> None:
-    """Dotted lines where a term was changed by hand; what was changed is told on hover."""
+    """Dotted lines where something was commanded by hand; what it was is told on hover."""
     seen: dict[float, list[str]] = {}
     for mark in result.marks:
         if mark.get("student") in result.students:

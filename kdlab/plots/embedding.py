@@ -240,6 +240,7 @@ def _legend(result: Embedding, color: str) -> list[tuple[str, dict[str, Any]]]:
 def _axes(fig: go.Figure, result: Embedding) -> None:
     """The same square range everywhere; t-SNE axes have no unit, so they carry no numbers."""
     points = result.coordinates.reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]  # not of epochs of which a network has no snapshot
     centre = (points.max(axis=0) + points.min(axis=0)) / 2
     reach = float((points.max(axis=0) - points.min(axis=0)).max()) * 0.52
     for number, axis in enumerate(fig.select_yaxes()):

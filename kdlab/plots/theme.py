@@ -24,6 +24,7 @@ FAINT = "#b4bac2"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
+STUDENT_COLORS = (*OKABE_ITO, "#8C564B", "#7D55C7")
 CLASS_COLORS = (*OKABE_ITO[:6], "#B5A600", "#8C564B", "#7D55C7", "#808080")
 CLASS_SYMBOLS = (*SYMBOLS, "pentagon", "hexagram")
 
@@ -97,8 +98,14 @@ def styles(students: Sequence[str], teachers: Sequence[str] = ()) -> dict[str, S
     """
     out = {name: _TEACHERS[i % len(_TEACHERS)] for i, name in enumerate(teachers)}
     for i, name in enumerate(students):
-        out[name] = Style(OKABE_ITO[i % len(OKABE_ITO)], DASHES[i % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])
+        color = STUDENT_COLORS[i % len(STUDENT_COLORS)]
+        out[name] = Style(color, DASHES[i % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])
     return out
+
+
+def of_study(study: Any) -> dict[str, Style]:
+    """The styles of a study's networks as they are now; those who come later do not change them."""
+    return styles(study.names, [study.teacher_name] if study.teacher_name else [])
 
 
 def class_style(label: int) -> tuple[str, str]:

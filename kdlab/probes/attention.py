@@ -11,7 +11,7 @@ import numpy as np
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.sources import Source, as_source
-from kdlab.probes.words import listed
+from kdlab.probes.words import absent, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,8 @@ class AttentionMaps:
     """Activation attention of m pictures: N networks x E epochs x stages.
 
     Attributes:
-        networks: teachers first; teachers, students: which is which.
+        networks: teachers first, those without any of these epochs left out; teachers, students:
+            which is which.
         epochs: -1 for networks given without a training; seed: of the run shown.
         stages: network -> its stage names, shallow to deep.
         maps: (network, epoch, stage) -> (m, h, w), each map with Euclidean norm 1 (0 for a dead map).
@@ -32,7 +33,8 @@ class AttentionMaps:
             AT loss of that stage before weighting (Zagoruyko and Komodakis, ICLR 2017).
         images: (m, C, H, W) uint8, or None; labels, index: (m,).
         class_names: one a class.
-        predicted: network -> (E, m) predicted classes, where logits are known.
+        predicted: network -> (E, m) predicted classes, where logits are known; -1 at epochs of which
+            the network has no snapshot. The maps of those epochs are not there either.
     """
 
     networks: tuple[str, ...]
@@ -50,6 +52,11 @@ class AttentionMaps:
     index: np.ndarray
     class_names: tuple[str, ...]
     predicted: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def networks_at(self, epoch: int) -> tuple[str, ...]:
+        """Those who have maps of an epoch, teachers first."""
+        there = {name for name, when, _ in self.maps if when == epoch}
+        return tuple(name for name in self.networks if name in there)
 
     def relative(self, network: str, epoch: int, stage: str) -> np.ndarray:
         """(m, h, w) maps on one scale for all sizes: 1 is what evenly spread attention would have."""
@@ -77,6 +84,9 @@ class AttentionMaps:
             ]
         )
 
+    def _absent(self, epoch: int) -> list[str]:
+        return [name for name in self.networks if name not in self.networks_at(epoch)]
+
     @property
     def summary(self) -> str:
         """One sentence: how near each student's maps are to the teacher's at the last epoch."""
@@ -92,7 +102,7 @@ class AttentionMaps:
         when = "" if last == AS_GIVEN else f" after epoch {last}"
         return (
             f"Mean cosine between the student's and the teacher's attention maps, over stages and {count} "
-            f"test pictures{when} (1 is equal): {listed(said)}."
+            f"test pictures{when} (1 is equal): {listed(said)}.{absent(self._absent(last))}"
         )
 
 
@@ -133,8 +143,10 @@ def attention_maps(
         fit=None if target is None else np.zeros(len(target), dtype=bool),
     )
     networks = src.choose_networks(students)
-    own_seed = src.choose_seeds("all" if seed is None else seed)[0]
-    epoch_list = src.choose_epochs(epochs, [own_seed])
+    own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]
+    epoch_list = src.choose_epochs(epochs, [own_seed], networks)
+    there = src.presence(networks, epoch_list, own_seed)
+    networks = tuple(name for name in networks if there[name])
     evaluation = np.flatnonzero(~src.fit)
     wanted = (
         None
@@ -148,8 +160,8 @@ def attention_maps(
     stage_names: dict[str, tuple[str, ...]] = {}
     predicted: dict[str, np.ndarray] = {}
     for name in networks:
-        views = [src.view(name, epoch, own_seed) for epoch in epoch_list]
-        every = tuple(views[0].attention)
+        views = {epoch: src.view(name, epoch, own_seed) for epoch in there[name]}
+        every = tuple(views[there[name][0]].attention)
         if not every:
             raise ConfigError(
                 f"No attention maps of {name!r} were kept; give the module and images=... instead."
@@ -158,10 +170,12 @@ def attention_maps(
         if missing:
             raise unknown_name(f"stage of {name}", missing[0], every)
         stage_names[name] = every if wanted is None else tuple(stage for stage in every if stage in wanted)
-        for epoch, view in zip(epoch_list, views, strict=True):
+        for epoch, view in views.items():
             raw.update({(name, epoch, stage): view.attention[stage] for stage in stage_names[name]})
-        if all(view.logits is not None for view in views):
-            predicted[name] = np.stack([view.logits[evaluation].argmax(axis=1) for view in views])
+        if all(view.logits is not None for view in views.values()):
+            nobody = np.full(len(evaluation), -1)
+            said = {epoch: view.logits[evaluation].argmax(axis=1) for epoch, view in views.items()}
+            predicted[name] = np.stack([said.get(epoch, nobody) for epoch in epoch_list])
 
     kept = min(len(maps) for maps in raw.values())
     places = np.arange(kept) if samples is None else np.asarray(list(samples), dtype=np.int64)

@@ -33,7 +33,8 @@ class LearningCurves:
         values: (S, R, E); accuracies in 0..1.
         teachers: name -> accuracy on the test split, 0..1.
         chance: accuracy of always naming the most frequent class.
-        marks: commands given while training: dicts with seed, epoch, student and text.
+        marks: commands given while training: dicts with kind, seed, epoch, student and text; forks also
+            with parent. A fork has values from the epoch on in which it was made.
     """
 
     key: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.threads import single_thread
 from kdlab.probes.tsne import ONE_THREAD_POINTS
-from kdlab.probes.words import listed
+from kdlab.probes.words import absent, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,8 @@ _POINTS = 1000  # of all networks together, where the number of pictures is not 
 @dataclass(frozen=True)
 class Embedding:
     """Coordinates of n pictures as N networks show them at E epochs, in one plane.
+
+    A network that has no snapshot of an epoch (it came later or went earlier than others) has NaN there.
 
     Attributes:
         method: "tsne" or "pca". align: as asked. mapping: how each network came into the common space.
@@ -93,7 +95,10 @@ class Embedding:
     def summary(self) -> str:
         """One sentence: how far the classes lie apart in the features, and how near the picture is "
         "to that."""
-        said = [f"{name} {value:.2f}" for name, value in zip(self.networks, self.purity[-1], strict=True)]
+        there = np.isfinite(self.purity[-1])
+        pairs = zip(self.networks, self.purity[-1], strict=True)
+        said = [f"{name} {value:.2f}" for name, value in pairs if np.isfinite(value)]
+        missing = absent([name for name, known in zip(self.networks, there, strict=True) if not known])
         gap = float(np.nanmean(self.purity[-1] - self.purity_map[-1]))
         when = "" if self.epochs[-1] == AS_GIVEN else f" after epoch {self.epochs[-1]}"
         side = "lower" if gap > 0 else "higher"
@@ -104,7 +109,7 @@ class Embedding:
         )
         return (
             f"{METHODS[self.method]} of {len(self.labels)} test pictures{when}: of a picture's {self.k} "
-            f"nearest in the features, the share of its own class is {listed(said)}; {picture}."
+            f"nearest in the features, the share of its own class is {listed(said)}; {picture}.{missing}"
         )
 
 
@@ -157,8 +162,8 @@ def embed(
         raise unknown_name("alignment", align, ("joint", *ALIGNMENTS))
     src = as_source(source, target=target, fit=fit, images=images, teacher=teacher)
     networks = src.choose_networks(students)
-    own_seed = src.choose_seeds("all" if seed is None else seed)[0]
-    epoch_list = src.choose_epochs(epochs, [own_seed])
+    own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]
+    epoch_list = src.choose_epochs(epochs, [own_seed], networks)
     if not epoch_list:
         raise StudyError("There is no snapshot yet; train the study first (study.fit()).")
     shown = _choose(src, len(networks), n)
@@ -178,25 +183,44 @@ def _embed(
     backend: str,
     k: int,
 ) -> Embedding:
-    frames = [_features(src, networks, epoch, own_seed, align, shown) for epoch in epoch_list]
-    features = [frame[0] for frame in frames]  # each (N, n, q)
+    there = src.presence(networks, epoch_list, own_seed)
+    present = [[n for n, name in enumerate(networks) if epoch in there[name]] for epoch in epoch_list]
+    first = next((n for n in range(len(networks)) if all(n in own for own in present)), None)
+    frames = []
+    for epoch, own in zip(epoch_list, present, strict=True):
+        reference = networks[own[0] if first is None else first]  # the same in all frames if one can be
+        names = [networks[n] for n in own]
+        frames.append(_features(src, names, reference, epoch, own_seed, align, shown))
+    features = [frame[0] for frame in frames]  # each (N, n, q), of those who are there
     if method == "tsne":
-        coordinates, divergence = steady_tsne(features, bool(src.teachers), perplexity, backend, own_seed)
+        flat, divergence = steady_tsne(features, present, bool(src.teachers), perplexity, backend, own_seed)
     else:
-        coordinates, divergence = plane(features, bool(src.teachers)), np.full(len(features), np.nan)
+        flat, divergence = plane(features, bool(src.teachers)), np.full(len(features), np.nan)
     labels = src.target[shown]
     k = min(k, len(shown) - 1)
-    radius = np.sqrt(
-        np.square(coordinates - coordinates.mean(axis=(1, 2), keepdims=True)).sum(axis=3).mean(axis=(1, 2))
-    )
+
+    def spread(values: Sequence[Any], shape: tuple[int, ...] = (), empty: Any = np.nan) -> np.ndarray:
+        """(E, N, ...) of values per epoch of those who are there."""
+        full = np.full((len(epoch_list), len(networks), *shape), empty)
+        for e, own in enumerate(present):
+            full[e, own] = np.asarray(values[e])
+        return full
+
+    coordinates = spread(flat, (len(shown), 2))
+    radius = np.array([np.sqrt(np.square(f - f.mean(axis=(0, 1))).sum(axis=2).mean()) for f in flat])
     moved = np.full((len(epoch_list), len(networks)), np.nan)
     steps = np.linalg.norm(np.diff(coordinates, axis=0), axis=3).mean(axis=2)
     moved[1:] = steps / np.maximum(radius[1:, None], 1e-300)
     if src.teachers:
-        gaps = np.array([[residual(x, frame[0]) for x in frame] for frame in features])
+        gaps = spread([[residual(x, frame[0]) for x in frame] for frame in features])
     else:
         gaps = np.full(moved.shape, np.nan)
-    used = tuple(frames[-1][1])
+    kinds = {
+        networks[n]: kind
+        for own, frame in zip(present, frames, strict=True)
+        for n, kind in zip(own, frame[1])
+    }
+    used = tuple(kinds.get(name, "none") for name in networks)
     return Embedding(
         method=method,
         align=align,
@@ -211,21 +235,22 @@ def _embed(
         index=src.index[shown],
         class_names=src.class_names,
         images=None if src.images is None else src.images[shown],
-        predicted=np.stack([frame[2] for frame in frames]),
+        predicted=spread([frame[2] for frame in frames], (len(shown),), -1),
         displacement=moved,
         residual=gaps,
-        purity=np.array([[knn_purity(x, labels, k) for x in frame] for frame in features]),
-        purity_map=np.array([[knn_purity(x, labels, k) for x in frame] for frame in coordinates]),
+        purity=spread([[knn_purity(x, labels, k) for x in frame] for frame in features]),
+        purity_map=spread([[knn_purity(x, labels, k) for x in frame] for frame in flat]),
         trustworthiness=np.array(
             [
                 trustworthiness(np.concatenate(f), np.concatenate(c), k)
-                for f, c in zip(features, coordinates, strict=True)
+                for f, c in zip(features, flat, strict=True)
             ]
         ),
         divergence=divergence,
         k=k,
         perplexity=float(perplexity) if method == "tsne" else float("nan"),
-        protocol=_protocol(method, networks, src.teachers, used, len(shown), perplexity),
+        protocol=_protocol(method, networks, src.teachers, used, len(shown), perplexity)
+        + _partly(networks, epoch_list, there),
     )
 
 
@@ -246,32 +271,55 @@ def _choose(src: Source, networks: int, n: int | None) -> np.ndarray:
 
 
 def _features(
-    src: Source, networks: Sequence[str], epoch: int, seed: int, align: str, shown: np.ndarray
+    src: Source,
+    networks: Sequence[str],
+    reference: str,
+    epoch: int,
+    seed: int,
+    align: str,
+    shown: np.ndarray,
 ) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """(N, n, q) in the common space, how each came there, and (N, n) predicted classes."""
+    """(N, n, q) in the space of `reference`, how each came there, and (N, n) predicted classes."""
     tables, kinds, predicted = [], [], []
-    reference = None
+    own = _table(src.view(reference, epoch, seed), reference, epoch)
     for name in networks:
         view = src.view(name, epoch, seed)
-        table = view.embedding if view.embedding is not None else list(view.stages.values())[-1]
-        if not np.isfinite(table).all():
-            raise ConfigError(
-                f"The features of {name!r} at epoch {epoch} have NaN or infinite values; leave it out."
-            )
-        if reference is None:
-            reference, mapped, kind = table, np.asarray(table, np.float64), "none"
+        table = _table(view, name, epoch)
+        if name == reference:
+            mapped, kind = np.asarray(table, np.float64), "none"
         elif src.teachers:
-            mapped, kind = into_teacher_space(align, table, view.projected, reference, src.fit, name)
+            mapped, kind = into_teacher_space(align, table, view.projected, own, src.fit, name)
         else:
-            mapped, kind = into_teacher_space(
-                "procrustes" if align == "joint" else align, table, None, reference, src.fit, name
-            )
+            way = "procrustes" if align == "joint" else align
+            mapped, kind = into_teacher_space(way, table, None, own, src.fit, name)
         tables.append(mapped[shown])
         kinds.append(kind)
         predicted.append(
             np.full(len(shown), -1) if view.logits is None else view.logits[shown].argmax(axis=1)
         )
     return np.stack(tables), kinds, np.stack(predicted)
+
+
+def _table(view: Any, name: str, epoch: int) -> np.ndarray:
+    """The features that are mapped: the embedding, or the last stage."""
+    table = view.embedding if view.embedding is not None else list(view.stages.values())[-1]
+    if not np.isfinite(table).all():
+        raise ConfigError(
+            f"The features of {name!r} at epoch {epoch} have NaN or infinite values; leave it out."
+        )
+    return np.asarray(table)
+
+
+def _partly(networks: Sequence[str], epochs: Sequence[int], there: Mapping[str, Sequence[int]]) -> str:
+    """A sentence on networks that have no snapshot of some epochs."""
+    said = []
+    for name in networks:
+        if not there[name]:
+            said.append(f"{name} not at all")
+        elif len(there[name]) < len(epochs):
+            word = "epoch" if len(there[name]) == 1 else "epochs"
+            said.append(f"{name} only at {word} {listed([str(epoch) for epoch in there[name]])}")
+    return f" Shown where there are snapshots: {listed(said)}." if said else ""
 
 
 def _protocol(

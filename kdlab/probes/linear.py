@@ -12,7 +12,7 @@ from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.evaluate import Scores, check_parts, evaluate_tables, work
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.sources import Source, as_source
-from kdlab.probes.words import listed, mean_over_seeds, percent, plural
+from kdlab.probes.words import absent, listed, mean_over_seeds, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,9 @@ _SOFTMAX_WORK = 5e8  # multiply-adds a gradient (half a minute in all); above, "
 @dataclass(frozen=True)
 class LinearProbeResult:
     """Held-out accuracy of linear probes: N networks x E epochs x L layers x S seeds.
+
+    NaN where a network has no snapshot of an epoch (it came later or went earlier than others), or no
+    such layer.
 
     A teacher has values at the first seed alone, since it is one network. NaN: no such layer or
     snapshot.
@@ -101,6 +104,7 @@ class LinearProbeResult:
                 parts.append((mean_over_seeds(values[deepest]), name, self.layers[deepest]))
         if not parts:
             return "No probe could be fitted."
+        missing = absent([name for name in self.networks if name not in [known for _, known, _ in parts]])
         by_layer = {layer for _, _, layer in parts}
         said = [
             f"{name} {percent(value)}" + (f" ({layer})" if len(by_layer) > 1 else "")
@@ -113,7 +117,7 @@ class LinearProbeResult:
         seeds = f", mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
         return (
             f"Read by a linear {kind} from {where}{when}, held-out accuracy is {listed(said)}{seeds}"
-            f"{pixels}, chance is {percent(self.chance)}."
+            f"{pixels}, chance is {percent(self.chance)}.{missing}"
         )
 
 
@@ -160,8 +164,8 @@ def linear_probe(
         raise unknown_name("probe", probe, (*PROBES, "auto"))
     check_parts(src.target, src.fit)
     networks = src.choose_networks(students)
-    seed_list = src.choose_seeds(seeds)
-    epoch_list = src.choose_epochs(epochs, seed_list)
+    seed_list = src.choose_seeds(seeds, networks)
+    epoch_list = src.choose_epochs(epochs, seed_list, networks)
     places, tables, names = _collect(src, networks, epoch_list, seed_list, layers)
     if probe == "auto":
         probe = "softmax" if work(tables, src.target) <= _SOFTMAX_WORK else "ridge"
@@ -230,11 +234,11 @@ def _collect(
     order: list[str] = []
     known: list[str] = []
     for s, seed in enumerate(seeds):
-        own_epochs = set(src.epochs(seed))
+        present = src.presence(networks, epochs, seed)
         for e, epoch in enumerate(epochs):
             for n, name in enumerate(networks):
                 is_teacher = name in src.teachers
-                if (is_teacher and (s, e) != (0, 0)) or (not is_teacher and epoch not in own_epochs):
+                if (is_teacher and (s, e) != (0, 0)) or epoch not in present[name]:
                     continue
                 every = _layers(src.view(name, epoch, seed))
                 known += [layer for layer in every if layer not in known]

@@ -12,7 +12,7 @@ import torch
 from kdlab.errors import ConfigError
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.sources import as_source
-from kdlab.probes.words import listed, percent
+from kdlab.probes.words import absent, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ class LogitDecomposition:
 
     Attributes:
         students: shown here; roster: all of the study, from which figures take their colours.
+        absent: students that have no snapshot of this epoch, and so are not shown.
         teacher: its name. epoch: -1 for networks given without a training. seed: of the run.
         temperature: tau.
         target, index: (n,). class_names: one a class. images: (n, C, H, W) uint8, or None.
@@ -69,6 +70,7 @@ class LogitDecomposition:
     sweep: np.ndarray
     sweep_share: np.ndarray
     sweep_kd: np.ndarray
+    absent: tuple[str, ...] = ()
 
     @property
     def share(self) -> np.ndarray:
@@ -155,7 +157,7 @@ class LogitDecomposition:
             f"At temperature {self.temperature:g}{when}, the part of the KD loss that is about the "
             "true class "
             f"(TCKD) is {listed(said)}; on average it goes from {percent(first, 0)} at temperature "
-            f"{self.sweep[0]:g} to {percent(last, 0)} at {self.sweep[-1]:g}."
+            f"{self.sweep[0]:g} to {percent(last, 0)} at {self.sweep[-1]:g}.{absent(self.absent)}"
         )
 
 
@@ -179,7 +181,7 @@ def logit_decomposition(
         samples: places among the evaluation pictures; None means all.
         temperature: tau > 0.
         teacher: which name is the teacher, for everything but a study.
-        students: which; None means all.
+        students: which; None means all that have a snapshot of that epoch.
         epoch: of the snapshot; negative counts from the last.
         seed: of the run; None is the first that has a snapshot.
         sweep: temperatures for the share of TCKD.
@@ -202,9 +204,11 @@ def logit_decomposition(
     )
     if not src.teachers:
         raise ConfigError("There is no teacher whose logits could be compared; give one: teacher=...")
-    names = src.choose_networks(students, teachers=False)
-    own_seed = src.choose_seeds("all" if seed is None else seed)[0]
-    own_epoch = src.choose_epochs(epoch, [own_seed])[0]
+    chosen = src.choose_networks(students, teachers=False)
+    own_seed = src.choose_seeds("all" if seed is None else seed, chosen)[0]
+    own_epoch = src.choose_epochs(epoch, [own_seed], chosen)[0]
+    there = src.presence(chosen, [own_epoch], own_seed)
+    names = tuple(name for name in chosen if students is not None or there[name])
     evaluation = np.flatnonzero(~src.fit)
     places = np.arange(len(evaluation)) if samples is None else np.asarray(list(samples), dtype=np.int64)
     if len(places) == 0 or places.min() < 0 or places.max() >= len(evaluation):
@@ -256,6 +260,7 @@ def logit_decomposition(
             [p["tckd"].mean(axis=1) / np.maximum(p["kd"].mean(axis=1), 1e-300) for p in swept], axis=1
         ),
         sweep_kd=np.stack([p["kd"].mean(axis=1) for p in swept], axis=1),
+        absent=tuple(name for name in chosen if name not in names),
     )
 
 

@@ -15,38 +15,67 @@ from kdlab.probes.tsne import tsne
 
 
 def steady_tsne(
-    features: Sequence[np.ndarray], has_teacher: bool, perplexity: float, backend: str, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    features: Sequence[np.ndarray],
+    present: Sequence[Sequence[int]],
+    has_teacher: bool,
+    perplexity: float,
+    backend: str,
+    seed: int,
+) -> tuple[list[np.ndarray], np.ndarray]:
     """A joint t-SNE per epoch that stays in place, with the KL divergence of a fit from scratch.
 
     Every epoch starts from one map of the teacher alone: its own points stand there, a student's
     point stands between the teacher's points nearest to it in the features. Starting from the epoch
     before instead is calmer but gets stuck where much has changed (KL 1.4 where a fresh fit has 0.5).
     Without a teacher every epoch starts from the plane of the last epoch's largest variance.
+
+    Args:
+        features: per epoch (N, n, q), of the networks that have a snapshot of it.
+        present: per epoch which networks these are; a teacher is the first, everywhere.
+
+    Returns:
+        Per epoch (N, n, 2), and (E,) divergences.
     """
-    networks, count, width = features[0].shape
-    tables = [table.reshape(networks * count, width) for table in features]
-    options: dict[str, Any] = {"perplexity": perplexity, "backend": backend, "seed": seed}
+    count, width = features[0].shape[1:]
+    tables = [table.reshape(-1, width) for table in features]
+    options: dict[str, Any] = {"backend": backend, "seed": seed}
     if has_teacher:
-        anchor: Any = slice(0, count)
-        home, _ = tsne(features[0][0], **options)
+        home, _ = tsne(features[0][0], perplexity=perplexity, **options)
         starts = [_beside_teacher(table, count, home) for table in tables]
         options["iterations"] = 150
     else:
-        anchor = slice(None)
         starts = [frame.reshape(-1, 2) for frame in plane(features, False)]
         starts = [start / max(float(start[:, 0].std()), 1e-300) * 1e-4 for start in starts]
         options["iterations"] = 500
     frames: list[np.ndarray] = []
     divergences = []
-    for table, start in zip(tables, starts, strict=True):
-        flat, divergence = tsne(table, start=start, **options)
-        frames.append(rigid(flat, frames[-1], anchor) if frames else flat)
+    most = max(len(own) for own in present)
+    for e, (table, start) in enumerate(zip(tables, starts, strict=True)):
+        fits = perplexity if len(present[e]) == most else min(perplexity, (len(table) - 1) / 3)
+        flat, divergence = tsne(table, start=start, perplexity=fits, **options)
+        frame = flat.reshape(-1, count, 2)
+        frames.append(_onto(frame, present[e], frames[-1], present[e - 1], has_teacher) if frames else frame)
         divergences.append(divergence)
-    return np.stack(frames).reshape(len(features), networks, count, 2), np.asarray(divergences)
+    return frames, np.asarray(divergences)
 
 
-def plane(features: Sequence[np.ndarray], has_teacher: bool) -> np.ndarray:
+def _onto(
+    frame: np.ndarray, own: Sequence[int], before: np.ndarray, then: Sequence[int], has_teacher: bool
+) -> np.ndarray:
+    """`frame` (N, n, 2) turned onto the frame before by the teacher, or by the networks both show."""
+    both = [own[0]] if has_teacher else [number for number in own if number in then]
+    if not both:
+        return frame
+    here, there = (
+        np.concatenate([f[list(o).index(k)] for k in both]) for f, o in ((frame, own), (before, then))
+    )
+    count = len(here)
+    turned = rigid(np.concatenate([here, frame.reshape(-1, 2)]), there, slice(0, count))
+    return turned[count:].reshape(frame.shape)
+
+
+def plane(features: Sequence[np.ndarray], has_teacher: bool) -> list[np.ndarray]:
+    """Per epoch (N, n, 2): the plane of largest variance of the teacher, or of the last epoch."""
     frame = features[-1][0] if has_teacher else np.concatenate(list(features[-1]))
     mean = frame.mean(axis=0)
     _, _, vh = svd(frame - mean)
@@ -55,7 +84,7 @@ def plane(features: Sequence[np.ndarray], has_teacher: bool) -> np.ndarray:
     axes = axes * np.where(sign == 0, 1.0, sign)[:, None]
     if len(axes) < 2:
         axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))
-    return np.stack([(table - mean) @ axes.T for table in features])
+    return [(table - mean) @ axes.T for table in features]
 
 
 def trustworthiness(x: np.ndarray, y: np.ndarray, k: int) -> float:

@@ -44,7 +44,7 @@ class Source:
     images: np.ndarray | None
     class_names: tuple[str, ...]
     read: Callable[[str, int, int], Any]
-    read_epochs: Callable[[int], Sequence[int]]
+    read_epochs: Callable[[int, str | None], Sequence[int]]
     attention_count: int | None = None
     _cache: OrderedDict[tuple[str, int, int], Any] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -60,9 +60,22 @@ class Source:
             self._cache.move_to_end(key)
             return self._cache[key]
 
-    def epochs(self, seed: int) -> list[int]:
-        """Epochs of which there are snapshots, ascending; 0 is before training."""
-        return sorted(int(epoch) for epoch in self.read_epochs(seed))
+    def epochs(self, seed: int, network: str | None = None) -> list[int]:
+        """Epochs of which there are snapshots (of one student, if named), ascending; 0 is before training.
+
+        A student that came later or went earlier than others has fewer of them.
+        """
+        return sorted(int(epoch) for epoch in self.read_epochs(seed, network))
+
+    def presence(
+        self, networks: Sequence[str], epochs: Sequence[int], seed: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Network -> those of `epochs` of which it has a snapshot; a teacher has all."""
+        out = {}
+        for name in networks:
+            own = epochs if name in self.teachers else self.epochs(seed, name)
+            out[name] = tuple(epoch for epoch in epochs if epoch in own)
+        return out
 
     def choose_networks(self, students: Iterable[str] | str | None, teachers: bool = True) -> tuple[str, ...]:
         """Teachers first, then the chosen students; an `UnknownNameError` for others."""
@@ -72,8 +85,10 @@ class Source:
                 raise unknown_name("student", name, self.students)
         return (*(self.teachers if teachers else ()), *chosen)
 
-    def choose_seeds(self, seeds: str | int | Iterable[int] = "all") -> tuple[int, ...]:
-        """The chosen seeds that have a snapshot.
+    def choose_seeds(
+        self, seeds: str | int | Iterable[int] = "all", networks: Sequence[str] | None = None
+    ) -> tuple[int, ...]:
+        """The chosen seeds that have a snapshot (of one of `networks`, if given).
 
         Raises:
             ConfigError: a seed that this study does not have.
@@ -85,20 +100,37 @@ class Source:
         missing = [seed for seed in chosen if seed not in self.seeds]
         if missing:
             raise ConfigError(f"There is no seed {missing[0]}; there are {_listed(self.seeds)}.")
-        with_snapshots = tuple(seed for seed in chosen if self.epochs(seed))
+        with_snapshots = tuple(seed for seed in chosen if self._known_epochs([seed], networks))
         if not with_snapshots:
-            raise StudyError("There is no snapshot of the students yet; train the study first (study.fit()).")
+            students = [name for name in networks or () if name in self.students]
+            whose = "the students" if len(students) in (0, len(self.students)) else _names(students)
+            raise StudyError(f"There is no snapshot of {whose} yet; train the study first (study.fit()).")
         return with_snapshots
 
+    def _known_epochs(self, seeds: Sequence[int], networks: Sequence[str] | None) -> list[int]:
+        """Epochs of which at least one of the students has a snapshot in one of the seeds."""
+        students = [name for name in networks or () if name in self.students]
+        if len(students) in (0, len(self.students)):
+            return sorted(set().union(*(self.epochs(seed) for seed in seeds)))
+        return sorted(set().union(*(self.epochs(seed, name) for seed in seeds for name in students)))
+
     def choose_epochs(
-        self, epochs: str | int | Iterable[int] = "all", seeds: Sequence[int] | None = None
+        self,
+        epochs: str | int | Iterable[int] = "all",
+        seeds: Sequence[int] | None = None,
+        networks: Sequence[str] | None = None,
     ) -> tuple[int, ...]:
         """The chosen epochs, ascending: "all", "last", one (negative counts from the last) or several.
+
+        Args:
+            epochs: which.
+            seeds: of which seeds there must be a snapshot; all if not given.
+            networks: of which students; not each of them need have one at each epoch (see `presence`).
 
         Raises:
             ConfigError: there is no snapshot of an epoch asked for.
         """
-        known = sorted(set().union(*(self.epochs(seed) for seed in seeds or self.seeds)))
+        known = self._known_epochs(seeds or self.seeds, networks)
         if isinstance(epochs, str):
             if epochs not in ("all", "last"):
                 raise ConfigError(f"epochs must be 'all', 'last' or a list of epochs, not {epochs!r}.")
@@ -168,7 +200,7 @@ def as_source(
         images=None,
         class_names=tuple(class_names) if class_names else tuple(map(str, range(classes))),
         read=lambda network, epoch, seed: views[network],
-        read_epochs=lambda seed: [epoch],
+        read_epochs=lambda seed, network: [epoch],
     )
 
 
@@ -185,7 +217,7 @@ def _from_study(study: Any) -> Source:
         images=np.asarray(probe.images),
         class_names=tuple(study.data.class_names),
         read=lambda network, epoch, seed: study.snapshot(network, epoch=epoch, seed=seed),
-        read_epochs=lambda seed: study.snapshot_epochs(seed),
+        read_epochs=lambda seed, network: study.snapshot_epochs(seed, network=network),
         attention_count=int(probe.attention_count),
     )
 
@@ -241,6 +273,10 @@ def _as_tuple(names: Iterable[str] | str) -> tuple[str, ...]:
 
 def _as_ints(values: int | Iterable[int]) -> tuple[int, ...]:
     return tuple(int(v) for v in values) if isinstance(values, Iterable) else (int(values),)
+
+
+def _names(names: Sequence[str]) -> str:
+    return " or ".join(map(repr, names))
 
 
 def _listed(values: Iterable[int]) -> str:

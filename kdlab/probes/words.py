@@ -31,6 +31,11 @@ def listed(items: Sequence[str], last: str = "and") -> str:
     )
 
 
+def absent(names: Sequence[str]) -> str:
+    """A sentence about networks without a snapshot at the epoch that is told of; "" for none."""
+    return f" There is no snapshot of {listed(names, 'or')} at that epoch." if names else ""
+
+
 def plural(count: int, noun: str) -> str:
     """(1, "picture") -> "1 picture", (3, "picture") -> "3 pictures"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,11 @@ class Facts:
         title: of the report.
         rows: label -> text, what was compared.
         students: name -> (method, status, paper).
+        differs: student -> what else than the loss is its own; "" where nothing is.
+        notes: student -> what happened to it by hand or by a guard; "" where nothing did.
+        failed: student -> sentences of the guards that stopped it, one a seed.
+        unfinished: students that were dropped or stopped, whose accuracies are not those of a whole
+            training: student -> seeds.
         teachers: name -> (test accuracy, validation accuracy).
         last: student -> seed -> test accuracy after the last recorded epoch, `last_epoch`.
         best: student -> seed -> test accuracy at `best_epoch`, that with the highest validation accuracy.
@@ -32,6 +37,10 @@ class Facts:
     title: str
     rows: Mapping[str, str]
     students: Mapping[str, tuple[str, str, str]]
+    differs: Mapping[str, str]
+    notes: Mapping[str, str]
+    failed: Mapping[str, tuple[str, ...]]
+    unfinished: Mapping[str, tuple[int, ...]]
     teachers: Mapping[str, tuple[float, float]]
     last: Mapping[str, Mapping[int, float]]
     last_epoch: Mapping[str, Mapping[int, int]]
@@ -46,6 +55,15 @@ class Facts:
     def seeds(self) -> int:
         """Seeds with at least one finished epoch."""
         return max((len(own) for own in self.last.values()), default=0)
+
+    @property
+    def counted(self) -> dict[str, dict[int, float]]:
+        """`last` of trainings that were not cut short by a drop or a guard; what verdicts rest on."""
+        kept = {
+            name: {seed: value for seed, value in own.items() if seed not in self.unfinished.get(name, ())}
+            for name, own in self.last.items()
+        }
+        return {name: own for name, own in kept.items() if own}
 
 
 def collect(study: Any) -> Facts:
@@ -67,10 +85,11 @@ def collect(study: Any) -> Facts:
                 place = int(np.argmax(val))  # the first of equals, as in the record
                 best.setdefault(name, {})[seed] = float(test[place])
                 best_epoch.setdefault(name, {})[seed] = int(epochs[place])
-    methods = study.methods
+    methods, failures = study.methods, study.failures()
     plain = [name for name in study.names if not methods[name].needs_teacher()]
+    baseline = _baseline(study, plain, failures)
     return Facts(
-        title=f"{study.data.name}: {len(study.names)} students, one difference",
+        title=_title(study),
         rows=_rows(study, recorded),
         students={
             name: (
@@ -80,6 +99,14 @@ def collect(study: Any) -> Facts:
             )
             for name, method in methods.items()
         },
+        differs={name: student.label() for name, student in study.students.items()},
+        notes=_notes(study, failures),
+        failed={
+            name: tuple(f["text"] for f in failures if f["student"] == name)
+            for name in study.names
+            if any(f["student"] == name for f in failures)
+        },
+        unfinished=_unfinished(study, failures),
         teachers={
             teacher.name: (float(teacher.accuracy), float(teacher.val_accuracy)) for teacher in study.teachers
         },
@@ -87,11 +114,49 @@ def collect(study: Any) -> Facts:
         last_epoch=last_epoch,
         best=best,
         best_epoch=best_epoch,
-        baseline=plain[0] if plain else study.names[0],
-        plain=bool(plain),
+        baseline=baseline,
+        plain=baseline in plain,
         chance=float(study.data.chance),
         environment=_environment(recorded),
     )
+
+
+def _title(study: Any) -> str:
+    alike = not any(student.label() for student in study.students.values())
+    return f"{study.data.name}: {len(study.names)} students{', one difference' if alike else ''}"
+
+
+def _baseline(study: Any, plain: Sequence[str], failures: Sequence[Mapping[str, Any]]) -> str:
+    """The first that learns from labels alone and went its whole way; else the first of those at all."""
+    short = _unfinished(study, failures)
+    candidates = [*plain, *study.names]
+    return next((name for name in candidates if name not in short), candidates[0])
+
+
+def _notes(study: Any, failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    several = len(study.seeds) > 1
+    notes: dict[str, list[str]] = {name: [] for name in study.names}
+    for mark in study.record.marks():
+        if mark["kind"] in ("add", "fork", "drop"):
+            seed = f" of seed {mark['seed']}" if several and mark["kind"] == "drop" else ""
+            notes[mark["student"]].append(f"{mark['text']} in epoch {mark['epoch']}{seed}")
+    for failure in failures:
+        seed = f" of seed {failure['seed']}" if several else ""
+        notes[failure["student"]].append(
+            f"stopped by a guard in epoch {failure['epoch']}, step {failure['step']}{seed}"
+        )
+    return {name: "; ".join(own) for name, own in notes.items()}
+
+
+def _unfinished(study: Any, failures: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """Student -> seeds in which a drop or a guard ended it before the last epoch."""
+    short: dict[str, set[int]] = {}
+    for failure in failures:
+        short.setdefault(failure["student"], set()).add(failure["seed"])
+    for mark in study.record.marks():
+        if mark["kind"] == "drop":
+            short.setdefault(mark["student"], set()).add(mark["seed"])
+    return {name: tuple(seed for seed in study.seeds if seed in own) for name, own in short.items()}
 
 
 def _formula(method: Any) -> str:

@@ -14,13 +14,13 @@ from typing import Any
 from kdlab.errors import KDLabError, StudyError
 from kdlab.plots.theme import DARK
 from kdlab.probes.sources import Source, as_source
-from kdlab.probes.words import percent
+from kdlab.probes.words import listed, percent
 from kdlab.report import sections, tables
 from kdlab.report.facts import Facts, collect
 from kdlab.report.figures import safe_json
 from kdlab.report.html import missing
 from kdlab.report.sections import Section, attempt
-from kdlab.report.verdict import compare, in_short
+from kdlab.report.verdict import compare, cut_short, in_short
 
 
 def build_report(study: Any, path: str | Path | None = None) -> Path:
@@ -59,13 +59,16 @@ def build_report(study: Any, path: str | Path | None = None) -> Path:
 def page(study: Any) -> str:
     """The whole page as text."""
     facts = collect(study)
-    comparisons = compare(facts.last, facts.baseline) if facts.last.get(facts.baseline) else []
+    counted = facts.counted
+    comparisons = compare(counted, facts.baseline) if counted.get(facts.baseline) else []
     if comparisons:
         verdict = in_short(
-            comparisons, facts.last, facts.baseline, {k: v[0] for k, v in facts.teachers.items()}, facts.plain
+            comparisons, counted, facts.baseline, {k: v[0] for k, v in facts.teachers.items()}, facts.plain
         )
     else:
-        verdict = "There is nothing to compare yet." if not facts.last else _alone(facts)
+        verdict = _alone(facts)
+    short = cut_short(list(facts.students), facts.failed, facts.unfinished, facts.notes, len(study.seeds))
+    verdict = " ".join([verdict, *short])
     parts = [
         Section("compared", "What was compared", tables.compared(facts)),
         attempt("results", "Results", lambda: tables.results(facts, comparisons)),
@@ -117,16 +120,26 @@ _PROBES: tuple[tuple[str, str, Callable[[Source, list[int]], str]], ...] = (
 
 def _lead(facts: Facts) -> str:
     names = list(facts.students)
+    start = (
+        f"{len(names)} student networks, trained side by side on the same pictures in the same order, those "
+        "of one architecture from the same first weights."
+    )
+    others = [f"{name} ({what})" for name, what in facts.differs.items() if what]
+    if others:
+        return (
+            f"{start} They differ in their loss, and {listed(others)} in more than that, so a difference to "
+            f"{'it' if len(others) == 1 else 'them'} may have another cause than the loss."
+        )
     return (
-        f"{len(names)} student networks, trained side by side on the same pictures in the same order "
-        "from the "
-        "same first weights. They differ in their loss alone, so what differs between them was caused by the "
-        "loss, or by chance."
+        f"{start} They differ in their loss alone, so what differs between them was caused by the loss, "
+        "or by chance."
     )
 
 
 def _alone(facts: Facts) -> str:
-    name, own = next(iter(facts.last.items()))
+    if not facts.counted:
+        return "There is nothing to compare yet." if not facts.last else "No student went its whole way."
+    name, own = next(iter(facts.counted.items()))
     mean = sum(own.values()) / len(own)
     return f"{name} reached {percent(mean)} test accuracy; there is no other student to compare it with."
 
@@ -137,6 +150,9 @@ def _notes(study: Any, facts: Facts) -> list[str]:
         notes.append(f"The study is {facts.rows['State']}: the numbers are those recorded so far.")
     elif facts.seeds < len(study.seeds):
         notes.append(f"Only {facts.seeds} of {len(study.seeds)} seeds have been trained.")
+    ends = {name: set(own.values()) for name, own in facts.last_epoch.items() if name not in facts.unfinished}
+    if study.state != "finished" and len(set().union(*ends.values())) > 1:
+        notes.append("Not all students have come to the same epoch yet; they are compared as they are.")
     guessed = [name for name, (_, status, _) in facts.students.items() if status == "reconstruction"]
     if guessed:
         verb = "is a reconstruction" if len(guessed) == 1 else "are reconstructions"

@@ -71,7 +71,9 @@ def curves(study: Any) -> str:
         if several
         else "One seed only"
     )
-    hand = " Triangles mark where a term was changed by hand." if accuracy.marks else ""
+    hand = " Triangles mark commands given by hand." if accuracy.marks else ""
+    if any(mark.get("kind") == "fork" for mark in accuracy.marks):
+        hand += " A fork begins at the ring on its parent's curve."
     parts = [
         FigurePart(
             "curve-accuracy",

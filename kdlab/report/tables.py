@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -12,22 +12,31 @@ from kdlab import probes
 from kdlab.errors import StudyError
 from kdlab.probes.words import mean_over_seeds, signed, spread_over_seeds
 from kdlab.report.facts import Facts
-from kdlab.report.html import badge, code, network, table
+from kdlab.report.html import badge, code, network, small, table
 from kdlab.report.verdict import Comparison, method_note
 
 
 def compared(facts: Facts) -> str:
     """The settings, and each student's loss with its status."""
     rows = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in facts.rows.items())
+    others = any(facts.differs.values())
     students = [
-        [_named(name, facts), escape(method), badge(status), escape(paper)]
+        [
+            _named(name, facts),
+            escape(method),
+            *([escape(facts.differs[name]) or "–"] if others else []),
+            badge(status),
+            escape(paper),
+        ]
         for name, (method, status, paper) in facts.students.items()
     ]
     losses = table(
-        ["student", "loss", "status", "source"],
+        ["student", "loss", *(["differs also in"] if others else []), "status", "source"],
         students,
-        caption="The students differ in their loss and in nothing else.",
-        text=(1, 2, 3),
+        caption="The students differ in their loss, and some in more than that."
+        if others
+        else "The students differ in their loss and in nothing else.",
+        text=(1, 2, 3, 4),
     )
     rebuilt = any(status == "reconstruction" for _, status, _ in facts.students.values())
     note = (
@@ -43,21 +52,24 @@ def results(facts: Facts, comparisons: Sequence[Comparison]) -> str:
         raise StudyError("No epoch has been finished yet.")
     by_name = {one.name: one for one in comparisons}
     rows = [
-        [_named(name, facts), f"{100 * accuracy:.1f}", "–", "–", "–", "1"]
+        [_named(name, facts), f"{100 * accuracy:.1f}", "–", "–", "–", "1", ""]
         for name, (accuracy, _) in facts.teachers.items()
     ]
     for name in facts.students:
-        own = facts.last.get(name, {})
+        own, note = facts.counted.get(name, {}), _remarks(facts, name)
         if not own:
-            rows.append([_named(name, facts), "not yet", "–", "–", "–", "0"])
+            rows.append([_named(name, facts), _so_far(facts, name), "–", "–", "–", "0", note])
             continue
-        best = f"{_plus_minus(list(facts.best.get(name, {}).values()))}{_epochs(facts, name)}"
+        best = f"{_plus_minus([facts.best[name][s] for s in own if s in facts.best.get(name, {})])}"
+        best += _epochs(facts, name)
         last = f"<strong>{_plus_minus(list(own.values()))}</strong>"
         one = by_name.get(name)
         gain = "baseline" if one is None else _plus_minus(one.differences, relative=True)
         wins = "–" if one is None else f"{one.wins} of {len(one.differences)}"
-        rows.append([_named(name, facts), last, best, gain, wins, str(len(own))])
-    ends = {epoch for own in facts.last_epoch.values() for epoch in own.values()}
+        gain = gain if one is not None or name == facts.baseline else "–"
+        rows.append([_named(name, facts), last, best, gain, wins, str(len(own)), note])
+    whole = {facts.last_epoch[name][seed] for name, own in facts.counted.items() for seed in own}
+    ends = whole or {epoch for own in facts.last_epoch.values() for epoch in own.values()}
     when = f"epoch {max(ends)}" if len(ends) == 1 else f"the last recorded one, {min(ends)} to {max(ends)}"
     note = (
         '<p class="small" id="results-note">Test accuracy in percent, mean ± standard deviation over seeds. '
@@ -66,10 +78,13 @@ def results(facts: Facts, comparisons: Sequence[Comparison]) -> str:
         "select nothing.</p>"
     )
     head = ["network", "last epoch", "best validation", f"last, minus {facts.baseline}", "better in", "seeds"]
+    head.append("remarks")
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
     ordered = sorted(comparisons, key=lambda one: -one.mean)
     sentences = "".join(f"<li>{escape(one.sentence())}</li>" for one in ordered)
     return (
-        f"{note}{table(head, rows, described_by='results-note')}"
+        f"{note}{table(head, rows, described_by='results-note', text=(6,))}"
         f"{f'<ul>{sentences}</ul>' if sentences else ''}"
         f'<p class="small">{escape(method_note(facts.seeds))}</p>'
     )
@@ -101,15 +116,16 @@ def reproduce(study: Any, facts: Facts) -> str:
     """The snippet, the changes made by hand, the versions."""
     marks = study.record.marks()
     rows = [
-        [escape(str(mark.get(key, ""))) for key in ("student", "text", "seed", "epoch", "step")]
+        [escape(str(mark["student"])), mark["kind"], _what(mark, study)]
+        + [escape(str(mark[key])) for key in ("seed", "epoch", "step")]
         for mark in marks
     ]
     by_hand = (
         table(
-            ["student", "change", "from seed", "epoch", "step"],
+            ["student", "command", "what", "from seed", "epoch", "step"],
             rows,
-            caption="Changed by hand while training; the snippet repeats these changes.",
-            text=(1,),
+            caption="Commanded by hand; the snippet repeats these commands.",
+            text=(1, 2),
         )
         if rows
         else "<p>Nothing was changed by hand while training.</p>"
@@ -122,6 +138,31 @@ def reproduce(study: Any, facts: Facts) -> str:
         "<p>This opens the study itself, with all its snapshots:</p>"
         f'{code(opened, "Python code that opens the study")}<p class="small">Made with {versions}.</p>'
     )
+
+
+def _what(mark: Mapping[str, Any], study: Any) -> str:
+    """A command in words, the method of a new student included."""
+    text = escape(str(mark["text"]))
+    if mark["kind"] in ("add", "fork"):
+        method = study.methods[mark["student"]]
+        kept = mark["kind"] == "fork" and mark["method"] is None
+        text += ", with its method" if kept else f", method {escape(method.title or type(method).__name__)}"
+    return text
+
+
+def _remarks(facts: Facts, name: str) -> str:
+    """What else than the loss is its own, and what happened to it."""
+    differs = f"differs: {facts.differs[name]}" if facts.differs[name] else ""
+    return "; ".join(escape(text) for text in (differs, facts.notes[name]) if text)
+
+
+def _so_far(facts: Facts, name: str) -> str:
+    """The cell of a student without a whole training: how far it came."""
+    own, ends = facts.last.get(name, {}), facts.last_epoch.get(name, {})
+    if not own:
+        return "none" if name in facts.unfinished else "not yet"
+    until = " to ".join(dict.fromkeys(map(str, (min(ends.values()), max(ends.values())))))
+    return f"({_plus_minus(list(own.values()))}){small(f'<br>until epoch {until}')}"
 
 
 def _named(name: str, facts: Facts) -> str:
@@ -138,7 +179,7 @@ def _plus_minus(values: Sequence[float] | np.ndarray, relative: bool = False) ->
 
 
 def _epochs(facts: Facts, name: str) -> str:
-    epochs = facts.best_epoch.get(name, {}).values()
+    epochs = [e for seed, e in facts.best_epoch.get(name, {}).items() if seed in facts.counted.get(name, {})]
     if not epochs:
         return ""
     first, last = min(epochs), max(epochs)

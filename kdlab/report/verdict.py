@@ -156,6 +156,39 @@ def in_short(
     return f"{start}. " + ". ".join(said) + "."
 
 
+def cut_short(
+    students: Sequence[str],
+    failed: Mapping[str, Sequence[str]],
+    unfinished: Mapping[str, Sequence[int]],
+    notes: Mapping[str, str],
+    seeds: int,
+) -> list[str]:
+    """A sentence on each student that a guard stopped or that was dropped: its accuracy is no result.
+
+    Args:
+        students: in the order of the study.
+        failed: student -> sentences of guards, one a seed.
+        unfinished: student -> seeds in which it did not go its whole way.
+        notes: student -> what happened to it.
+        seeds: of the study.
+    """
+    said = []
+    for name in students:
+        short = len(unfinished.get(name, ()))
+        if not short:
+            continue
+        where = "" if seeds == 1 else f" in {'all' if short == seeds else f'{short} of'} {seeds} seeds"
+        if name in failed:
+            counts = "it has no result" if short == seeds else "those seeds do not count"
+            said.append(
+                f"{name} was stopped by a guard{where}, because its training went wrong with these settings; "
+                f"{counts}, and this says nothing about how well its method works. {' '.join(failed[name])}"
+            )
+        else:
+            said.append(f"{name} is not compared where it was cut short ({notes.get(name, 'dropped')}).")
+    return said
+
+
 def method_note(seeds: int) -> str:
     """How the verdict is made, for the reader who wants to know."""
     if seeds < 2:

@@ -6,24 +6,27 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdlab.errors import ConfigError, StudyError
 from kdlab.methods import Method, make
 from kdlab.training.files import read_json
+from kdlab.training.options import Options
 from kdlab.training.snapshots import snapshot_epochs
+from kdlab.training.variants import Student
 
-STUDY_FORMAT = 1
+STUDY_FORMAT = 2
 
 
-def student_methods(students: Any) -> dict[str, Method]:
-    """The `students` argument as fresh methods by student name.
+def named_students(students: Any) -> dict[str, Student]:
+    """The `students` argument by student name.
 
     Args:
         students: mapping of name -> method (a name such as "kd", a sum such as "kd + at", a
-            `Method`, or a recorded config), or a list of method names that name the students too.
+            `Method`, a recorded config, or a `Student`), or a list of method names that name the
+            students too.
 
     Raises:
         ConfigError: no student, or a name that cannot be used.
@@ -35,9 +38,44 @@ def student_methods(students: Any) -> dict[str, Method]:
     if not isinstance(students, Mapping) or not students:
         raise ConfigError("students must name at least one student, such as {'alone': 'ce', 'KD': 'kd'}.")
     for name in students:
-        if not isinstance(name, str) or not name.strip() or "|" in name or "\n" in name:
-            raise ConfigError(f"{name!r} cannot be a student's name; use a short text without '|'.")
-    return {name: make(method).fresh() for name, method in students.items()}
+        check_name(name)
+    return {name: Student.of(given) for name, given in students.items()}
+
+
+def check_name(name: Any) -> None:
+    """Refuse what cannot be a student's name."""
+    if not isinstance(name, str) or not name.strip() or "|" in name or "\n" in name:
+        raise ConfigError(f"{name!r} cannot be a student's name; use a short text without '|'.")
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """`name`, or `name (2)`, ... where it is taken."""
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
+
+
+def recorded_students(asked: Mapping[str, Any], networks: Mapping[str, Any]) -> dict[str, Student]:
+    """The students of a record; `networks` gives those networks that have no name."""
+    out = {}
+    for name, method in asked["students"].items():
+        own = asked.get("own", {}).get(name, {})
+        network = own.get("network")
+        if isinstance(network, dict):
+            network = networks.get(name, network)
+        out[name] = Student(make(method), network=network, **own.get("recipe", {}))
+    return out
+
+
+def kept_epochs(keep: str | Sequence[int], epochs: int) -> list[int]:
+    """Epochs after which checkpoints are kept, by `Options.keep`."""
+    if keep == "none":
+        return []
+    if keep == "all":
+        return list(range(1, epochs + 1))
+    chosen = [2**k for k in range(20)] if isinstance(keep, str) else keep
+    return [epoch for epoch in chosen if 1 <= epoch <= epochs]
 
 
 def seed_list(seed: int, seeds: int | list[int] | None) -> list[int]:
@@ -57,6 +95,13 @@ def positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}.")
     return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """`value` if it is a number of seconds above 0, else a ConfigError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r}.")
+    return float(value)
 
 
 def choose_folder(folder: str | Path | None, data_name: str) -> Path:
@@ -138,34 +183,58 @@ def study_code(asked: Mapping[str, Any], commands: list[dict[str, Any]], folder:
     """The Python lines that make a study again, commands given by hand included."""
     lines = ["import kdlab", "", "study = kdlab.Study("]
     defaults = {"labels_per_class": None, "probe_size": 2000, "evaluate_every": 1}
+    students = recorded_students(asked, {})
+    plain = Options().to_dict()
     if asked["snapshots"] == snapshot_epochs("geometric", asked["recipe"]["epochs"]):
         defaults["snapshots"] = asked["snapshots"]
     for key, value in asked.items():
         if key == "students":
             lines.append("    students={")
             for name, config in value.items():
-                lines.append(f"        {name!r}: {method_code(config)},")
+                lines.append(f"        {name!r}: {students[name].code(method_code(config))},")
             lines.append("    },")
+        elif key == "options":
+            lines += [f"    {name}={v!r}," for name, v in value.items() if v != plain[name]]
         elif key == "teachers":
             shown = [teacher_code(spec) for spec in value]
             lines.append(f"    teacher={shown[0] if len(shown) == 1 else '[' + ', '.join(shown) + ']'},")
         elif key == "recipe":
             lines.append(f"    recipe={recipe_code(value)},")
             lines.append(f"    epochs={value['epochs']},")
+        elif key in ("fingerprint", "own"):
+            continue
         elif key in ("data", "student") or defaults.get(key, ...) != value:
             if isinstance(value, dict):
                 lines.append(
                     f"    {key}=...,  # {value.get('module') or value.get('name')}: give your own here"
                 )
-            elif key != "fingerprint":
+            else:
                 lines.append(f"    {key}={value!r},")
     lines += [f"    folder={folder.name + '-again'!r},", ")"]
-    for command in commands:
-        change = ", ".join(f"{k}={v!r}" for k, v in command["change"].items())
-        seed = "" if command["seed"] == asked["seeds"][0] else f", from_seed={command['seed']}"
-        which = f"{command['student']!r}, {command['term']!r}"
-        lines.append(f"study.set({which}, {change}, at_step={command['step']}{seed})")
+    lines += [command_code(command, asked["seeds"][0]) for command in commands]
     return "\n".join([*lines, "study.fit()", ""])
+
+
+def command_code(command: Mapping[str, Any], first_seed: int) -> str:
+    """The line that gives a command again, at the same step."""
+    kind, student = command["kind"], command["student"]
+    when = f", at_step={command['step']}"
+    if command["seed"] != first_seed:
+        when += f", from_seed={command['seed']}"
+    if kind == "add":
+        added = Student(make(command["method"]), **_recorded_own(command["own"]))
+        return f"study.add({student!r}, {added.code(method_code(command['method']))})"
+    if kind == "fork":
+        method = "" if command["method"] is None else f", method={method_code(command['method'])}"
+        return f"study.fork({command['parent']!r}, at_step={command['step']}, name={student!r}{method})"
+    if kind == "drop":
+        return f"study.drop({student!r}{when})"
+    change = ", ".join(f"{k}={v!r}" for k, v in command["change"].items())
+    return f"study.set({student!r}, {command['term']!r}, {change}{when})"
+
+
+def _recorded_own(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {"network": own.get("network"), **own.get("recipe", {})}
 
 
 def method_code(config: Mapping[str, Any]) -> str:

@@ -19,22 +19,26 @@ def evaluate(
     students: Sequence[StudentRun],
     teachers: Sequence[StagedNet],
     data: ImageData,
+    sample: Split,
     device: torch.device,
     epoch: int,
 ) -> dict[str, dict[str, float]]:
     """What every student scores on the validation and the test split, in eval mode.
 
+    Args:
+        sample: training images, looked at without augmentation (see `train_sample`).
+
     Returns:
-        For each student "val_accuracy", "val_loss", "test_accuracy", "test_loss" of its deployed
-        predictor (accuracies 0..1, losses the mean cross-entropy), and "side/NAME", the test accuracy
-        of each further predictor of its method. Empty splits are left out.
+        For each student "sample_accuracy", "sample_loss", "val_accuracy", "val_loss", "test_accuracy",
+        "test_loss" of its deployed predictor (accuracies 0..1, losses the mean cross-entropy), and
+        "side/NAME", the test accuracy of each further predictor of its method. Empty splits are left out.
     """
     for student in students:
         student.net.eval()
         student.method.eval()
     classifiers = tuple(teacher.classifier for teacher in teachers)
     scores: dict[str, dict[str, float]] = {student.name: {} for student in students}
-    for part, split in (("val", data.val), ("test", data.test)):
+    for part, split in (("sample", sample), ("val", data.val), ("test", data.test)):
         reading = ("predict", "side_logits") if part == "test" else ("predict",)
         share = any(student.method.overrides(name) for student in students for name in reading)
         sums: dict[tuple[str, str], Tensor] = {}
@@ -49,6 +53,12 @@ def evaluate(
         for (name, key), value in sums.items():
             scores[name][key] = float(value) / len(split)
     return scores
+
+
+def train_sample(split: Split, size: int = 1000) -> Split:
+    """A fixed sample of training images, to see how well they are learnt without augmentation."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:size]
+    return split.take(chosen.sort().values.to(split.labels.device))
 
 
 def _scores(student: StudentRun, step: Step, part: str) -> dict[str, Tensor]:

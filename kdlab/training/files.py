@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,15 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         with whole_file(path) as temporary:
             write(temporary)
     except (OSError, SafetensorError) as error:  # a full disk comes as either
-        why = getattr(error, "strerror", None) or error
-        raise StudyError(
-            f"Cannot write {path} ({why}); what was there is kept. "
-            "Make room, or choose a folder you may write to."
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> StudyError:
+    why = getattr(error, "strerror", None) or error
+    return StudyError(
+        f"Cannot write {path} ({why}); what was there is kept. "
+        "Make room, or choose a folder you may write to."
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,12 +60,50 @@ def read_json(path: Path) -> Any:
         raise StudyError(f"{path} cannot be read as a record of a study ({error}).") from error
 
 
-def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one row to a file of JSON lines and hand it to the system at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
+def append_json_line(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Add rows to a file of JSON lines and hand them to the system at once; see `append_bytes`.
+
+    A last row that was left half-written is cut off first.
+    """
+    if path.exists() and not _ends_with_newline(path):
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    append_bytes(path, text.encode())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Add to the end of a file, all or nothing, and hand it to the system at once.
+
+    Raises:
+        StudyError: the file cannot be written to, or the disk is full; the file is as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                written = file.write(data)
+                if written < len(data):  # the disk is full
+                    file.write(data[written:])
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def rewrite_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a file of JSON lines by `rows`, atomically."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(path, lambda temporary: _write_text(temporary, text))
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -101,8 +144,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, 
     write_atomic(path, lambda p: save_file(plain, p, metadata=metadata))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Tensors and `info` of a file made by `write_tensors`.
+def merge_tensors(path: Path, tensors: Mapping[str, Tensor], key: str, entries: Mapping[str, Any]) -> None:
+    """Write tensors beside those that the file holds already; info[key] is a mapping that grows likewise."""
+    held, info = read_tensors(path) if path.exists() else ({}, {key: {}})
+    write_tensors(path, {**held, **tensors}, {**info, key: {**info[key], **entries}})
+
+
+def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
+    """Tensors (whose names begin with `prefix`) and `info` of a file made by `write_tensors`.
 
     Raises:
         CheckpointError: the file is missing or damaged; it is named.
@@ -112,7 +161,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             info = json.loads((file.metadata() or {}).get("info", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, info  # noqa: SIM118
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in keys}, info
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: it is missing or damaged ({error}).") from error
 

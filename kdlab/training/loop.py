@@ -1,5 +1,9 @@
 """The lockstep loop: one seed, all students on the same batches, one pass of each teacher.
 
+Every student has a position of its own, and the loop always trains those who are farthest behind:
+usually all of them together, or alone the one that was added or forked later until it has caught
+up. A batch is a function of (seed, epoch, step), so each student sees what it would see alone.
+
 It runs on whatever thread calls `Run.train`, asks a `Control` before each step, posts to a `Board`
 and writes to a `RunRecord`; it knows neither widgets nor files of other runs.
 """
@@ -7,149 +11,205 @@ and writes to a `RunRecord`; it knows neither widgets nor files of other runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from kdlab.data import Batches, ImageData
+from kdlab.data import Batch, Batches
 from kdlab.errors import StudyError
-from kdlab.methods import Method
-from kdlab.models.features import NetSpec, StagedNet, inspect_net
+from kdlab.training import guards
 from kdlab.training.allocator import keep_freed_memory
+from kdlab.training.checkpoint import Checkpoints
+from kdlab.training.commands import Command
 from kdlab.training.control import Control
-from kdlab.training.evaluate import evaluate
 from kdlab.training.events import Board
-from kdlab.training.files import read_tensors, write_tensors
-from kdlab.training.recipes import Recipe
+from kdlab.training.meter import Meter
+from kdlab.training.options import numerics
+from kdlab.training.plan import RunPlan
+from kdlab.training.preparation import Stopped, Workshop
 from kdlab.training.record import RunRecord
+from kdlab.training.roster import MEMORY_FORMAT, Roster
 from kdlab.training.seeds import derive, seeded
-from kdlab.training.snapshots import ProbeSet, measure, save_snapshots
-from kdlab.training.student import StepInputs, StudentRun, make_students
+from kdlab.training.snapshots import ProbeSet, Snapshot, measure, save_snapshots
+from kdlab.training.student import StepInputs, StudentRun
+from kdlab.training.teacher_pass import TeacherPass
 
 _POST_EVERY = 0.1  # seconds between progress posts
 _EPOCH_CHECKPOINT_EVERY = 2.0  # seconds; shorter epochs share a checkpoint
-CHECKPOINT_FORMAT = 1
-MEMORY_FORMAT = torch.channels_last  # faster for convolutions on CPUs and GPUs alike
-
-
-@dataclass
-class RunPlan:
-    """What one seed of a study needs; see `Study` for the meaning of each field."""
-
-    data: ImageData
-    make_student: Callable[[], StagedNet]
-    methods: dict[str, Method]
-    recipe: Recipe
-    seed: int
-    device: torch.device
-    teachers: Sequence[StagedNet] = ()
-    folder: Path | None = None
-    probe: ProbeSet | None = None
-    snapshot_epochs: Sequence[int] = ()
-    phase: str = "students"
-    checkpoint_seconds: float = 30.0
-    evaluate_every: int = 1
-    progress: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
-    """One seed under training. `train` returns True at the end, False when it was stopped before."""
+    """One seed under training. `train` returns True at the end, False when it was stopped before.
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        record: RunRecord,
-        control: Control,
-        board: Board,
-        commands: Sequence[dict[str, Any]] = (),
-    ) -> None:
+    Attributes:
+        roster: the students, and who of them trains next.
+        position: the next step of those who train.
+    """
+
+    def __init__(self, plan: RunPlan, record: RunRecord, control: Control, board: Board) -> None:
         self.plan, self.record, self.control, self.board = plan, record, control, board
         keep_freed_memory()
-        self.epoch, self.step_in_epoch, self.step = 1, 0, 0  # the next step to do
-        self.pending = sorted(commands, key=lambda c: c["step"])
         self.data = plan.data.to(plan.device)
-        self.students = self._make_students()
+        self.checkpoints = Checkpoints(plan.folder)
+        self.batches = self._make_batches("batches")
+        self.roster = Roster(plan, self.checkpoints, self.batches.steps_per_epoch)
+        self.teachers = TeacherPass(plan.teachers, self.data, plan.options, plan.device, self.batches)
+        self._workshop = Workshop(plan, self._make_batches("prepare"), control)
+        self.teachers.watch = self._watch_teachers
+        self.meter = Meter(plan, self.data, record)
         self._last_checkpoint = self._last_post = time.monotonic()
         self._rate_from = (time.monotonic(), 0)
-        self._buffer: dict[str, list[Tensor]] = {s.name: [] for s in self.students}
-        self._host: dict[str, list[list[float]]] = {s.name: [] for s in self.students}
-        self._buffer_first = 0
-        self._epoch_first = 0
-        recipe = plan.recipe
-        self.batches = Batches(
+        self._steps_done = 0  # by the group, since this object was made
+        self.position = 0
+        self._regroup = False
+        self._granted = False  # a step that the control has allowed and that is not done yet
+
+    def _make_batches(self, purpose: str) -> Batches:
+        plan, recipe = self.plan, self.plan.recipe
+        wanted = [s.method.second_view for s in plan.students.values() if s.method.second_view]
+        return Batches(
             self.data.train,
             batch_size=recipe.batch_size,
-            seed=derive(plan.seed, "batches"),
+            seed=derive(plan.seed, purpose),
             mean=self.data.mean,
             std=self.data.std,
             augment=recipe.augment or self.data.augment,
             drop_last=recipe.drop_last,
             device=plan.device,
             memory_format=MEMORY_FORMAT,
+            views=plan.options.teacher_views if purpose == "batches" else None,
+            second=wanted[0] if wanted and purpose == "batches" else "",
         )
 
-    def _make_students(self) -> Sequence[StudentRun]:
-        plan = self.plan
-        with seeded(derive(plan.seed, "student"), torch.device("cpu")):
-            first = plan.make_student()
-        shape = plan.data.input_shape
-        spec = inspect_net(first, shape)
-        teacher_specs = [inspect_net(teacher, shape) for teacher in plan.teachers]
-        for method in plan.methods.values():
-            build_method(method, spec, teacher_specs, plan.seed)
-            method.to(plan.device).to(memory_format=MEMORY_FORMAT)
-        first = first.to(plan.device).to(memory_format=MEMORY_FORMAT)
-        students = make_students(first, plan.methods, plan.methods, plan.recipe)
-        for student in students:
-            student.refresh(1)
-            self.record.set_columns(student.name, student.columns)
-        return students
+    @property
+    def students(self) -> Sequence[StudentRun]:
+        """Everybody who is or was in training."""
+        return self.roster.students
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at work, from 1."""
+        return min(self.position // self.batches.steps_per_epoch + 1, self.plan.recipe.epochs)
 
     # ---- the loop -----------------------------------------------------------------------------------
 
     def train(self) -> bool:
-        """Train to the last epoch, or until the control says stop."""
-        plan = self.plan
-        if self.step == 0:
-            self._snapshot(0)
-        while self.epoch <= plan.recipe.epochs:
-            self._refresh()
-            self._epoch_first = self._buffer_first - self.step_in_epoch
-            started = time.monotonic()
-            for batch in self.batches.epoch(self.epoch, start=self.step_in_epoch):
-                self._apply_pending()
-                if not self.control.tick(count=plan.phase == "students"):
-                    self.checkpoint()
-                    return False
-                self._step(batch)
-                self._housekeeping()
-            self._finish_epoch(time.monotonic() - started)
+        """Train to the last epoch, or until the control says stop.
+
+        Raises:
+            StudyError: no student is left that could be trained, or something failed.
+        """
+        with numerics(self.plan.options, self.plan.device):
+            try:
+                finished = self._train()
+            finally:
+                for listener in self.record.listeners:
+                    listener.close()
+        if finished:
+            guards.require_survivors(self.students)
+        return finished
+
+    def _train(self) -> bool:
+        self._update_roster()
+        while group := self.roster.lagging():
+            try:
+                going_on = self._train_group(group)
+            except Stopped:
+                going_on = False
+            except Exception as error:
+                if not guards.out_of_memory(error):
+                    raise
+                self._use_less_memory(error)
+                continue
+            if not going_on:
+                self.checkpoint()
+                return False
         self.checkpoint()
         return True
 
-    def _step(self, batch: Any) -> None:
-        plan = self.plan
-        rate = plan.recipe.rate(self.epoch, self.step_in_epoch, self.batches.steps_per_epoch)
-        teachers: tuple[Any, ...] = ()
-        if any(student.needs_teacher() for student in self.students):
-            with torch.no_grad():
-                teachers = tuple(teacher.features(batch.images) for teacher in plan.teachers)
-        classifiers = tuple(teacher.classifier for teacher in plan.teachers)
-        inputs = StepInputs(batch.labels, batch.index, self.epoch, teachers, classifiers)
-        noise = derive(plan.seed, "noise", self.step)  # the same dropout for every student
-        for student in self.students:
-            with seeded(noise, plan.device):
-                values = student.train_step(batch.images, inputs, rate)
-            self._buffer[student.name].append(values)
-            factors = [student.factors[term] for term in student.method.terms]
-            self._host[student.name].append([rate, *factors])
-        self.step += 1
-        self.step_in_epoch += 1
+    def _train_group(self, group: Sequence[StudentRun]) -> bool:
+        """Train those farthest behind to the end of their epoch, to where others wait, or until the
+        roster changes; False when the control says stop."""
+        epoch, first = group[0].epoch, group[0].step
+        begin = (epoch - 1) * self.batches.steps_per_epoch
+        waiting = [s.step for s in self.roster.going if s.step > first]
+        goal = min([*waiting, *(s.silent_until for s in group if s.silent)], default=None)
+        for student in group:
+            student.refresh(epoch)
+        started = time.monotonic()
+        for batch in self.batches.epoch(epoch, start=first - begin):
+            if self._tell(group):
+                return True
+            if not self._granted and not self.control.tick(count=self.plan.phase == "students"):
+                return False
+            self._granted = True
+            if self._regroup:  # by a command that came in meanwhile
+                self._regroup = False
+                return True
+            self._granted = False
+            self._step(batch, group)
+            self._housekeeping()
+            if self._regroup or group[0].step == goal:
+                break
+        if not self._regroup and group[0].step == begin + self.batches.steps_per_epoch:
+            self._finish_epoch([s for s in group if s.ended is None], time.monotonic() - started)
+        self._regroup = False
+        return True
+
+    def _tell(self, group: Sequence[StudentRun]) -> bool:
+        """Hand out due commands and prepare whoever begins; whether the group is another one now."""
+        changed = self.roster.tell(group)
+        if changed:
+            self._update_roster()
+            return True
+        new = [s for s in group if not s.prepared]
+        looked = [self._workshop.look_after(student) for student in group]
+        if any(looked):
+            self._read_taps()  # methods may learn only now what they read
+        if any(s.step == 0 for s in new):
+            self._begin(new)
+        return False
+
+    def _begin(self, group: Sequence[StudentRun]) -> None:
+        """What is kept of students before their first step."""
+        self._snapshot(0, [s for s in group if not s.silent])
+        self.checkpoint()  # the state that guards go back to
+
+    def _step(self, batch: Batch, group: Sequence[StudentRun]) -> None:
+        epoch, step = group[0].epoch, group[0].step
+        per_epoch = self.batches.steps_per_epoch
+        inputs = self._inputs(batch, epoch, group)
+        noise = derive(self.plan.seed, "noise", step)  # the same dropout for every student
+        for student in group:
+            rate = student.recipe.rate(epoch, step - (epoch - 1) * per_epoch, per_epoch)
+            with seeded(noise, self.plan.device):
+                values = student.train_step(inputs, rate)
+            if not student.silent:
+                self.meter.take(student, values, rate)
+        for student in group:
+            student.step += 1
+        self._steps_done += 1
+        self.position = step + 1
+
+    def _inputs(self, batch: Batch, epoch: int, group: Sequence[StudentRun]) -> StepInputs:
+        need = any(student.needs_teacher() for student in group)
+        second = batch.second is not None and any(s.method.second_view for s in group)
+        return StepInputs(
+            batch.images,
+            batch.labels,
+            batch.index,
+            epoch,
+            self.teachers.features(batch) if need else (),
+            self.teachers.classifiers,
+            batch.second if second else None,
+            self.teachers.second(batch) if need and second else (),
+        )
+
+    def _watch_teachers(self, done: int, count: int) -> None:
+        """While teachers look at all pictures for their cache: pause and stop as between steps."""
+        if not self.control.tick(count=False):
+            raise Stopped
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
@@ -159,120 +219,101 @@ class Run:
         if now - self._last_checkpoint >= self.plan.checkpoint_seconds:
             self.checkpoint()
 
-    def _finish_epoch(self, seconds: float) -> None:
+    def _finish_epoch(self, group: Sequence[StudentRun], seconds: float) -> None:
         self.flush()
-        rows = self._evaluate(seconds)
-        self.record.save_steps(self.epoch, self._epoch_first)
+        group = [s for s in group if s.ended is None]  # the flush may have found a fault
+        if not group:
+            return
+        epoch, step = group[0].epoch, group[0].step
+        seen = [s for s in group if not s.silent]
+        rows = self.meter.epoch_rows(seen, epoch, (epoch - 1) * self.batches.steps_per_epoch, seconds)
         self.record.add_epoch(rows)
-        epoch = self.epoch
-        self.epoch, self.step_in_epoch = epoch + 1, 0
+        for student in group:
+            student.epoch += 1
         if epoch in self.plan.snapshot_epochs:
-            self._snapshot(epoch)
+            self._snapshot(epoch, seen)
+        if epoch in self.plan.keep and epoch < self.plan.recipe.epochs:
+            self.checkpoints.keep(seen)
+        self.position = step
         self.board.post(epoch=rows)
         self._post_progress(time.monotonic())
         if time.monotonic() - self._last_checkpoint >= _EPOCH_CHECKPOINT_EVERY:
             self.checkpoint()
 
-    # ---- commands -----------------------------------------------------------------------------------
+    # ---- who takes part -----------------------------------------------------------------------------
 
-    def apply(self, command: dict[str, Any]) -> None:
-        """Apply one recorded command to its student; to be called on the training thread."""
+    def receive(self, command: Command) -> None:
+        """Take up a command given just now, which is in the plan already; on the training thread."""
+        for listener in self.record.listeners:
+            listener.command(command)
+        self.roster.receive(command)
+        if command["kind"] != "set":
+            self._regroup = True
+            self._update_roster()
+        self.roster.tell([s for s in self.roster.going if s.step == command["step"] and s.prepared])
+        self._update_roster()
+
+    def _update_roster(self) -> None:
+        """After students came or went: what is recorded, read of the teachers, and augmented."""
+        wanted = {s.method.second_view for s in self.students if s.method.second_view}
+        if wanted and self.batches.second_augment is None:
+            self.batches = self.teachers.batches = self._make_batches("batches")
+        self._read_taps()
         for student in self.students:
-            if student.name == command["student"]:
-                student.method.term(command["term"]).set(**command["change"])
-        self._refresh()
+            if not student.silent:
+                self.record.declare(student.name, student.columns, student.step)
+        self.board.post(roster=[s.name for s in self.students])
 
-    def _apply_pending(self) -> None:
-        while self.pending and self.pending[0]["step"] <= self.step:
-            self.apply(self.pending.pop(0))
+    def _read_taps(self) -> None:
+        terms = [term for s in self.students for term in s.method.terms.values()]
+        self.teachers.reads({tap for term in terms for tap in term.taps})
 
-    def _refresh(self) -> None:
+    def _use_less_memory(self, error: Exception) -> None:
+        """Go back to the last checkpoint with half the pictures per forward pass."""
+        micro = guards.smaller_batch(self.students, self.plan.recipe.batch_size, error)
+        self.meter.clear()
+        torch.cuda.empty_cache()
+        if self.plan.folder is None:
+            raise guards.memory_advice(error) from error
+        self.resume()
         for student in self.students:
-            student.refresh(min(self.epoch, self.plan.recipe.epochs))
+            student.micro_batch = micro
+        self.checkpoint()
+        self.board.post(note=guards.memory_note(micro, self.plan.recipe.batch_size))
 
     # ---- measuring ----------------------------------------------------------------------------------
 
-    def _evaluate(self, seconds: float) -> list[dict[str, Any]]:
-        plan = self.plan
-        measured = self.epoch % plan.evaluate_every == 0 or self.epoch == plan.recipe.epochs
-        scores = (
-            evaluate(self.students, plan.teachers, self.data, plan.device, self.epoch) if measured else {}
-        )
-        rows = []
-        for student in self.students:
-            _, loss = self.record.series(student.name, "loss")
-            mine = slice(self._epoch_first, None)
-            row: dict[str, Any] = {
-                "seed": self.plan.seed,
-                "epoch": self.epoch,
-                "step": self.step,
-                "student": student.name,
-                "seconds": round(seconds, 3),
-                "lr": float(self.record.series(student.name, "lr")[1][-1]),
-                "train_loss": _mean(loss[mine]),
-                "train_accuracy": _mean(self.record.series(student.name, "train_correct")[1][mine]),
-                **scores.get(student.name, {}),
-            }
-            for term in student.method.terms:
-                row[f"term/{term}"] = _mean(self.record.series(student.name, f"term/{term}")[1][mine])
-            rows.append(row)
-            if "val_accuracy" in row:
-                student.keep_best(self.epoch, row["val_accuracy"], row["test_accuracy"])
-        return rows
-
     def flush(self) -> None:
-        """Bring the buffered step values to the host, check that they are finite, record them."""
+        """Bring the buffered step values to the host, record them, and stop students that failed."""
         self._last_post = time.monotonic()
-        if self._buffer_first == self.step:
-            return
-        for student in self.students:
-            seen = torch.stack(self._buffer[student.name]).float().cpu().numpy()
-            host = np.asarray(self._host[student.name], dtype=np.float32)
-            count = len(student.method.terms)
-            block = np.empty((len(seen), len(student.columns)), dtype=np.float32)
-            block[:, :2], block[:, 2] = seen[:, :2], host[:, 0]
-            block[:, 3 : 3 + count], block[:, 3 + count :] = seen[:, 2:], host[:, 1:]
-            self.record.add_steps(student.name, self._buffer_first, block)
-            self._buffer[student.name].clear()
-            self._host[student.name].clear()
-            if not np.isfinite(block[:, 0]).all():
-                self._refuse_non_finite(student, block)
-        self._buffer_first = self.step
-        self.board.post(curves=self.step)
-
-    def _refuse_non_finite(self, student: StudentRun, block: np.ndarray) -> None:
-        row = int(np.flatnonzero(~np.isfinite(block[:, 0]))[0])
-        terms = list(student.method.terms)
-        guilty = [
-            t for i, t in enumerate(terms) if t in student.active and not np.isfinite(block[row, 3 + i])
-        ]
-        what = f"term {guilty[0]!r}" if guilty else "the weighted sum of the terms"
-        raise StudyError(
-            f"The loss of student {student.name!r} is not finite from step {self._buffer_first + row + 1} "
-            f"(epoch {self.epoch}) on: {what}. Lower its weight or the learning rate; "
-            "the last checkpoint is as it was."
-        )
+        for student, fault in self.meter.flush(self.students, self.batches.steps_per_epoch):
+            guards.stop_student(student, fault, self.checkpoints)
+            self._regroup = True
+            self.board.post(note=student.ended["text"] if student.ended else None)
+        self.board.post(curves=self.position, details=self.meter.details(self.roster.going))
 
     def _post_progress(self, now: float) -> None:
         started, first = self._rate_from
-        per_epoch = self.batches.steps_per_epoch
-        steps = per_epoch * self.plan.recipe.epochs
-        speed = (self.step - first) / max(now - started, 1e-9)
+        recipe, per_epoch = self.plan.recipe, self.batches.steps_per_epoch
+        steps = per_epoch * recipe.epochs
+        speed = (self._steps_done - first) / max(now - started, 1e-9)
+        # groups that are at different places are trained one after another
+        left = sum(steps - step for step in {s.step for s in self.roster.going})
         self.board.post(
             progress={
                 "phase": self.plan.phase,
                 "seed": self.plan.seed,
-                "epoch": min(self.epoch, self.plan.recipe.epochs),
-                "epochs": self.plan.recipe.epochs,
-                "step": self.step,
+                "epoch": self.epoch,
+                "epochs": recipe.epochs,
+                "step": self.position,
                 "steps": steps,
                 "rate": speed * len(self.data.train) / per_epoch,
-                "eta": (steps - self.step) / speed if speed > 0 else None,
+                "eta": left / speed if speed > 0 else None,
                 **self.plan.progress,
             }
         )
         if now - started > 20:  # a recent rate, not the mean since the beginning
-            self._rate_from = (now, self.step)
+            self._rate_from = (now, self._steps_done)
 
     def measure_now(self, names: Sequence[str] | None = None, count: int | None = None) -> dict[str, Any]:
         """Snapshots of students as they are now, on the first `count` evaluation pictures (all if None)."""
@@ -280,10 +321,10 @@ class Run:
             raise StudyError("This training keeps no probe set, so there is nothing to measure.")
         chosen = [s for s in self.students if names is None or s.name in names]
         probe = self.plan.probe if count is None else self.plan.probe.evaluation_part(count)
-        taken = self._measure(chosen, probe, min(self.epoch, self.plan.recipe.epochs))
+        taken = self._measure(chosen, probe, self.epoch)
         return {snapshot.network: snapshot for snapshot in taken}
 
-    def _measure(self, students: Sequence[StudentRun], probe: ProbeSet, epoch: int) -> list[Any]:
+    def _measure(self, students: Sequence[StudentRun], probe: ProbeSet, epoch: int) -> list[Snapshot]:
         return measure(
             {s.name: (s.net, s.method) for s in students},
             self.plan.teachers,
@@ -294,11 +335,11 @@ class Run:
             seed=self.plan.seed,
         )
 
-    def _snapshot(self, epoch: int) -> None:
+    def _snapshot(self, epoch: int, students: Sequence[StudentRun]) -> None:
         plan = self.plan
-        if plan.probe is None or plan.folder is None or epoch not in plan.snapshot_epochs:
+        if plan.probe is None or plan.folder is None or epoch not in plan.snapshot_epochs or not students:
             return
-        snapshots = self._measure(self.students, plan.probe, epoch)
+        snapshots = self._measure(students, plan.probe, epoch)
         save_snapshots(plan.folder / "snapshots" / f"epoch-{epoch:05d}.safetensors", snapshots)
         self.board.post(snapshot=(plan.seed, epoch))
 
@@ -307,68 +348,17 @@ class Run:
     def checkpoint(self) -> None:
         """Write everything needed to go on exactly from the next step."""
         self._last_checkpoint = time.monotonic()
-        folder = self.plan.folder
-        if folder is None:
+        if self.plan.folder is None:
             return
         self.flush()
-        if self.step_in_epoch:
-            self.record.save_steps(self.epoch, self._epoch_first)
-        tensors: dict[str, Tensor] = {}
-        best: dict[str, Tensor] = {}
-        info: dict[str, Any] = {
-            "format": CHECKPOINT_FORMAT,
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "step": self.step,
-            "students": {},
-        }
-        for student in self.students:
-            own, plain = student.state()
-            tensors |= {f"{student.name}|{k}": v for k, v in own.items()}
-            info["students"][student.name] = plain
-            best |= {f"{student.name}|{k}": v for k, v in student.best.weights.items()}
-        if best:
-            epochs = {s.name: s.best.epoch for s in self.students}
-            write_tensors(folder / "best.safetensors", best, {"epochs": epochs})
-        write_tensors(folder / "last.safetensors", tensors, info)
+        self.record.write_steps()
+        self.checkpoints.save(self.students, list(self.roster.cast.students), not self.roster.going)
 
     def resume(self) -> None:
-        """Go back to the last checkpoint of the folder, if there is one."""
-        path = None if self.plan.folder is None else self.plan.folder / "last.safetensors"
-        if path is None or not path.exists():
-            self.record.load(before_step=0, to_epoch=0)
-            return
-        tensors, info = read_tensors(path)
-        if info.get("format") != CHECKPOINT_FORMAT:
-            raise StudyError(
-                f"{path} has checkpoint format {info.get('format')!r} and this kdlab reads "
-                f"{CHECKPOINT_FORMAT}; resume with the version that wrote it."
-            )
-        best, best_info = (
-            read_tensors(path.with_name("best.safetensors"))
-            if path.with_name("best.safetensors").exists()
-            else ({}, {"epochs": {}})
-        )
-        for student in self.students:
-            prefix = f"{student.name}|"
-            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            student.load_state(own, info["students"][student.name])
-            if best_info["epochs"].get(student.name) == student.best.epoch:
-                weights = {k[len(prefix) :]: v for k, v in best.items() if k.startswith(prefix)}
-                student.best.weights = {k: v.to(self.plan.device) for k, v in weights.items()}
-        self.epoch, self.step_in_epoch, self.step = info["epoch"], info["step_in_epoch"], info["step"]
-        self._buffer_first = self.step
-        self._rate_from = (time.monotonic(), self.step)
-        self.pending = [c for c in self.pending if c["step"] >= self.step]
-        self.record.load(before_step=self.step, to_epoch=self.epoch - 1)
-
-
-def build_method(method: Method, student: NetSpec, teachers: Sequence[NetSpec], seed: int) -> None:
-    """Let a method make its parts; the same method starts from the same parts in every student."""
-    with seeded(derive(seed, "method"), torch.device("cpu")):
-        method.build(student, teachers)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    seen = values[np.isfinite(values)]
-    return float(seen.mean(dtype=np.float64)) if len(seen) else None
+        """Make the students where the last checkpoint of the folder left them, or at the start."""
+        saved = self.checkpoints.load()
+        self.roster.assemble(saved)
+        self.record.load()
+        self.record.go_back({s.name: (guards.recorded_to(s), s.epoch - 1) for s in self.students})
+        self.position = max((s.step for s in self.roster.lagging()), default=0)
+        self._rate_from = (time.monotonic(), self._steps_done)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from kdlab import models
 from kdlab.errors import CheckpointError, StudyError, unknown_name
 from kdlab.models.features import StagedNet
+from kdlab.training.checkpoint import Checkpoints
 from kdlab.training.files import read_tensors
-from kdlab.training.snapshots import Snapshot, load_snapshots
+from kdlab.training.snapshots import Snapshot, load_snapshot, snapshot_names
 from kdlab.training.state import StudyState
 from kdlab.training.teachers import freeze
 
@@ -24,11 +27,20 @@ class StudyResults(StudyState):
 
     # ---- snapshots ----------------------------------------------------------------------------------
 
-    def snapshot_epochs(self, seed: int | None = None) -> list[int]:
-        """Epochs of which snapshots exist; `seed` None is the first seed. 0 is before training."""
+    def snapshot_epochs(self, seed: int | None = None, network: str | None = None) -> list[int]:
+        """Epochs of which snapshots exist (of one student, if named); 0 is before training.
+
+        Args:
+            seed: of the run; None is the first.
+            network: a student, which may have come later or gone earlier than others.
+        """
         folder = self._seed_folder(self._seed(seed)) / "snapshots"
-        found = [re.fullmatch(r"epoch-(\d+)\.safetensors", path.name) for path in folder.glob("epoch-*")]
-        return sorted(int(match.group(1)) for match in found if match)
+        found = {
+            int(match.group(1)): path
+            for path in folder.glob("epoch-*")
+            if (match := re.fullmatch(r"epoch-(\d+)\.safetensors", path.name))
+        }
+        return sorted(e for e, path in found.items() if network is None or network in snapshot_names(path))
 
     def snapshot(self, network: str, epoch: int = -1, seed: int | None = None) -> Snapshot:
         """What a student or teacher showed of the probe set.
@@ -45,34 +57,42 @@ class StudyResults(StudyState):
             path = self.folder / "teachers" / "snapshots.safetensors"
             if not path.exists():
                 raise StudyError("There is no snapshot of the teacher yet; it is still in training.")
-            return load_snapshots(path)[network]
+            return self._loaded(path, network)
         self._require_network(network)
-        epochs = self.snapshot_epochs(seed)
+        epochs = self.snapshot_epochs(seed, network)
         if not epochs:
-            raise StudyError("There is no snapshot yet; the training of the students has not begun.")
+            raise StudyError(f"There is no snapshot of {network!r} yet; its training has not begun.")
         if epoch < 0:
             if -epoch > len(epochs):
                 raise StudyError(f"There are only {len(epochs)} snapshots (epochs {epochs}).")
             epoch = epochs[epoch]
         if epoch not in epochs:
             raise StudyError(
-                f"There is no snapshot of epoch {epoch}; there are snapshots of epochs {epochs}."
+                f"There is no snapshot of {network!r} at epoch {epoch}; there are those of epochs {epochs}."
             )
         folder = self._seed_folder(self._seed(seed)) / "snapshots"
-        return load_snapshots(folder / f"epoch-{epoch:05d}.safetensors")[network]
+        return self._loaded(folder / f"epoch-{epoch:05d}.safetensors", network)
+
+    @staticmethod
+    def _loaded(path: Path, network: str) -> Snapshot:
+        snapshot = load_snapshot(path, network)
+        if snapshot is None:
+            raise StudyError(f"{path} holds no snapshot of {network!r}.")
+        return snapshot
 
     # ---- networks -----------------------------------------------------------------------------------
 
-    def network(self, name: str, epoch: str = "last", seed: int | None = None) -> StagedNet:
+    def network(self, name: str, epoch: str | int = "last", seed: int | None = None) -> StagedNet:
         """A trained network, frozen and in eval mode, rebuilt from the folder.
 
         Args:
             name: of a student or teacher.
-            epoch: "last" (the last checkpoint) or "best" (highest validation accuracy).
+            epoch: "last" (the last checkpoint), "best" (highest validation accuracy), or one of the
+                epochs whose checkpoints were kept (`kept_epochs`).
             seed: of the run; None is the first.
 
         Raises:
-            CheckpointError: nothing has been saved yet.
+            CheckpointError: nothing has been saved yet, or not of that epoch.
         """
         self._require_network(name)
         for number, spec in enumerate(self._specs):
@@ -81,26 +101,73 @@ class StudyResults(StudyState):
                 if spec.module is None:
                     models.load_checkpoint(teacher, self.folder / "teachers" / f"{number}.safetensors")
                 return freeze(teacher)
-        if epoch not in ("last", "best"):
-            raise unknown_name("kept epoch", epoch, ("last", "best"))
-        path = self._seed_folder(self._seed(seed)) / f"{epoch}.safetensors"
-        if not path.exists():
-            raise CheckpointError(f"No weights of {name!r} have been saved yet ({path} does not exist).")
-        tensors, _ = read_tensors(path)
-        prefix = f"{name}|net|" if epoch == "last" else f"{name}|"
-        own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        net = self._new_student()
+        own = self._weights(name, epoch, self._seed_folder(self._seed(seed)))
+        net = self._new_student(self.students[name].network)
         net.load_state_dict({k: v for k, v in own.items() if not k.startswith("method|")})
         return freeze(net)
 
+    def _weights(self, name: str, epoch: str | int, folder: Path) -> dict[str, Tensor]:
+        if isinstance(epoch, int) and not isinstance(epoch, bool):
+            kept = self._kept(name, folder)
+            if epoch not in kept:
+                raise CheckpointError(
+                    f"No checkpoint of {name!r} was kept after epoch {epoch}; there are those of epochs "
+                    f"{sorted(kept)} (Study(keep=...) chooses), 'last' and 'best'."
+                )
+            tensors, _ = Checkpoints(folder).kept(name, kept[epoch])
+            return {k.removeprefix("net|"): v for k, v in tensors.items() if k.startswith("net|")}
+        if epoch not in ("last", "best"):
+            raise unknown_name("kept epoch", str(epoch), ("last", "best"))
+        path = folder / f"{epoch}.safetensors"
+        prefix = f"{name}|net|" if epoch == "last" else f"{name}|"
+        tensors, _ = read_tensors(path, prefix) if path.exists() else ({}, None)
+        if not tensors:
+            raise CheckpointError(f"No weights of {name!r} have been saved yet ({path} has none).")
+        return {k.removeprefix(prefix): v for k, v in tensors.items()}
+
+    def kept_epochs(self, student: str, seed: int | None = None) -> list[int]:
+        """Epochs of a student whose checkpoints were kept; for `network` and quick forks."""
+        self._require_student(student)
+        return sorted(self._kept(student, self._seed_folder(self._seed(seed))))
+
+    def _kept(self, name: str, folder: Path) -> dict[int, int]:
+        """Epoch -> step of the kept states at the end of epochs."""
+        per = self.steps_per_epoch
+        return {step // per: step for step in Checkpoints(folder).kept_steps(name) if step % per == 0}
+
     # ---- tables -------------------------------------------------------------------------------------
 
-    def history(self, seed: int | None = None) -> pd.DataFrame:
-        """A row for each seed, epoch and student: losses, accuracies (0..1), mean raw value of each term."""
+    def history(self, seed: int | None = None, *, per: str = "epoch") -> pd.DataFrame:
+        """What was recorded, as a table.
+
+        Args:
+            seed: one seed only; None for all.
+            per: "epoch": a row for each seed, epoch and student with losses, accuracies (0..1; "sample"
+                is a fixed part of the training images, without augmentation), mean gradient norm, and
+                means of each term, raw ("term/NAME") and weighted, and what methods say of themselves
+                at the end of the epoch ("detail/NAME", such as guards against a collapse). "step": a row
+                for each step instead, with loss, share of right answers, gradient norm, rate and terms.
+        """
         import pandas as pd
 
-        runs = self.record.runs.items()
-        return pd.DataFrame([row for s, run in runs if seed is None or s == seed for row in run.rows])
+        if per not in ("epoch", "step"):
+            raise unknown_name("unit of a history", per, ("epoch", "step"))
+        runs = {s: run for s, run in self.record.runs.items() if seed is None or s == seed}
+        if per == "epoch":
+            return pd.DataFrame([row for run in runs.values() for row in run.rows])
+        parts = [self._steps(s, name) for s in runs for name in self.names]
+        return pd.concat([p for p in parts if len(p)] or parts[:1] or [pd.DataFrame()], ignore_index=True)
+
+    def _steps(self, seed: int, student: str) -> pd.DataFrame:
+        import pandas as pd
+
+        run = self.record.runs[seed]
+        columns = run.columns(student)
+        weighted = [f"weighted/{c.removeprefix('term/')}" for c in columns if c.startswith("term/")]
+        steps = run.series(student, "loss")[0].astype(int)
+        frame = pd.DataFrame({"seed": seed, "student": student, "step": steps})
+        frame["epoch"] = (steps - 1) // self.steps_per_epoch + 1
+        return frame.assign(**{key: run.series(student, key)[1] for key in (*columns, *weighted)})
 
     def results(self) -> dict[str, dict[str, np.ndarray]]:
         """Per student, arrays over the seeds that have a finished epoch.
@@ -114,7 +181,8 @@ class StudyResults(StudyState):
                 k: [] for k in ("seed", "epoch", "last", "best", "best_epoch", "val")
             }
             for seed, run in self.record.runs.items():
-                rows = [row for row in run.rows if row["student"] == name and "test_accuracy" in row]
+                with_score = [row for row in run.rows if row["student"] == name and "test_accuracy" in row]
+                rows = sorted(with_score, key=lambda row: row["epoch"])
                 if not rows:
                     continue
                 best = max(rows, key=lambda row: (row.get("val_accuracy", 0.0), -row["epoch"]))
@@ -133,8 +201,9 @@ class StudyResults(StudyState):
     def table(self) -> pd.DataFrame:
         """Results in percent: a row for each teacher and student.
 
-        Columns: network, role, method, status; seeds (how many); epoch (last recorded, the smallest
-        over seeds); "last" and "last_sd": test accuracy after the last epoch, mean and sample
+        Columns: network, role, method, status; differs: what else than the loss is its own; note:
+        whether it was forked, dropped or stopped by a guard; seeds (how many); epoch (last recorded, the
+        smallest over seeds); "last" and "last_sd": test accuracy after the last epoch, mean and sample
         standard deviation over seeds; "best" and "best_sd": test accuracy at the epoch with the
         highest *validation* accuracy; "gain" and "gain_sd": `last` minus that of the first student,
         paired by seed. Standard deviations are NaN for one seed.
@@ -151,6 +220,8 @@ class StudyResults(StudyState):
                     "role": "teacher",
                     "method": teacher.source,
                     "status": "",
+                    "differs": "",
+                    "note": "",
                     "seeds": 1,
                     "last": 100 * teacher.accuracy,
                     "last_sd": np.nan,
@@ -158,18 +229,17 @@ class StudyResults(StudyState):
             )
         results = self.results()
         first = results[self.names[0]]
-        for name, method in self.methods.items():
-            mine = results[name]
-            paired = (
-                100 * (mine["last"] - first["last"])
-                if len(mine["last"]) == len(first["last"])
-                else np.zeros(0)
-            )
+        for name, student in self.students.items():
+            mine, method = results[name], student.method
+            common, here, there = np.intersect1d(mine["seed"], first["seed"], return_indices=True)
+            paired = 100 * (mine["last"][here] - first["last"][there]) if len(common) else np.zeros(0)
             row: dict[str, Any] = {
                 "network": name,
                 "role": "student",
                 "method": _label(method),
                 "status": STATUS_TEXT[method.status],
+                "differs": student.label(),
+                "note": self._note(name),
                 "seeds": len(mine["seed"]),
             }
             if len(mine["seed"]):
@@ -183,6 +253,8 @@ class StudyResults(StudyState):
             "role",
             "method",
             "status",
+            "differs",
+            "note",
             "seeds",
             "epoch",
             "last",
@@ -193,6 +265,18 @@ class StudyResults(StudyState):
             "gain_sd",
         ]
         return pd.DataFrame(rows, columns=columns)
+
+    def _note(self, name: str) -> str:
+        """What happened to a student by hand or by a guard."""
+        notes = []
+        for command in self.record.marks():
+            if command["student"] == name and command["kind"] in ("fork", "drop", "add"):
+                when = "" if command["kind"] == "add" else f" in epoch {command['epoch']}"
+                notes.append(f"{command['text']}{when}")
+        for failure in self.failures():
+            if failure["student"] == name:
+                notes.append(f"stopped by a guard in epoch {failure['epoch']} (seed {failure['seed']})")
+        return "; ".join(notes)
 
     # ---- small helps --------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from kdlab.data import ImageData, Split
 from kdlab.errors import ConfigError
 from kdlab.methods import Method, Step
 from kdlab.models.features import Features, StagedNet
-from kdlab.training.files import read_tensors, write_tensors
+from kdlab.training.files import merge_tensors, read_info, read_tensors, write_tensors
 
 _FP16_MAX = 6e4
 
@@ -153,21 +153,26 @@ class Snapshot:
 
 
 def save_snapshots(path: Path, snapshots: Sequence[Snapshot]) -> None:
-    """Write the snapshots of all networks at one epoch into one file."""
+    """Write the snapshots of networks at one epoch into one file, beside those it holds of others."""
     tensors = {f"{s.network}|{key}": t for s in snapshots for key, t in s.tensors().items()}
-    info = [{"network": s.network, "epoch": s.epoch, "seed": s.seed} for s in snapshots]
-    write_tensors(path, tensors, {"snapshots": info})
+    entries = {s.network: {"epoch": s.epoch, "seed": s.seed} for s in snapshots}
+    merge_tensors(path, tensors, "snapshots", entries)
 
 
-def load_snapshots(path: Path) -> dict[str, Snapshot]:
-    """Snapshots of one epoch by network name."""
-    tensors, info = read_tensors(path)
-    out = {}
-    for entry in info["snapshots"]:
-        prefix = f"{entry['network']}|"
-        own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
-        out[entry["network"]] = Snapshot.from_tensors(entry["network"], entry["epoch"], entry["seed"], own)
-    return out
+def load_snapshot(path: Path, network: str) -> Snapshot | None:
+    """The snapshot of one network in a file, or None where it has none."""
+    prefix = f"{network}|"
+    tensors, info = read_tensors(path, prefix)
+    if network not in info["snapshots"]:
+        return None
+    entry = info["snapshots"][network]
+    own = {k[len(prefix) :]: t for k, t in tensors.items()}
+    return Snapshot.from_tensors(network, entry["epoch"], entry["seed"], own)
+
+
+def snapshot_names(path: Path) -> set[str]:
+    """The networks of which a file holds a snapshot."""
+    return set(read_info(path)["snapshots"])
 
 
 def snapshot_epochs(plan: str | Sequence[int], epochs: int) -> list[int]:

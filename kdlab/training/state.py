@@ -16,17 +16,18 @@ from kdlab.data import ImageData
 from kdlab.errors import ConfigError, StudyError, unknown_name
 from kdlab.methods import Method
 from kdlab.models.features import StagedNet
+from kdlab.training.commands import Cast, everybody
 from kdlab.training.control import Control
 from kdlab.training.events import Board
 from kdlab.training.files import read_info
 from kdlab.training.loop import Run
+from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe
 from kdlab.training.record import Record
 from kdlab.training.snapshots import ProbeSet
 from kdlab.training.teacher_specs import TeacherSpec
 from kdlab.training.teachers import TeacherInfo
-
-EVER = 2**62  # a step after every other
+from kdlab.training.variants import Student
 
 
 class StudyState:
@@ -37,6 +38,7 @@ class StudyState:
         asked: what was asked for, as plain values.
         data: the data set the students see; `whole_data` before `labels_per_class` cut it.
         seeds, recipe, device: as in `Study`.
+        options: how the engine computes.
         record: what happened so far.
         board: latest values, for live views.
         control: the way in to the training thread.
@@ -51,12 +53,15 @@ class StudyState:
     seeds: list[int]
     recipe: Recipe
     device: torch.device
+    options: Options
     record: Record
     board: Board
     control: Control
     teachers: list[TeacherInfo]
     error: Exception | None
-    _methods: dict[str, Method]
+    _asked_students: dict[str, Student]
+    _networks: dict[str, Any]
+    _everybody: tuple[int, dict[str, Student]]
     _specs: Sequence[TeacherSpec]
     _student: str | dict[str, Any] | nn.Module | Callable[[], nn.Module]
     _probe_set: ProbeSet | None
@@ -75,19 +80,30 @@ class StudyState:
         self.teachers: list[TeacherInfo] = []
         self._probe_set: ProbeSet | None = None
         self._run: Run | None = None
+        self._networks = {}
+        self._everybody = (-1, {})
         self._lock = threading.RLock()
         self._state = "new"
         self.board.post(state="new")
 
     @property
+    def students(self) -> dict[str, Student]:
+        """Who is compared: those asked for, then those added and forked."""
+        count = len(self.record.commands)
+        if self._everybody[0] != count:
+            known = everybody(self._asked_students, self.record.commands, self._networks)
+            self._everybody = (count, known)
+        return dict(self._everybody[1])
+
+    @property
     def names(self) -> list[str]:
-        """Names of the students, in the order given."""
-        return list(self._methods)
+        """Names of the students, in the order in which they came."""
+        return list(self.students)
 
     @property
     def methods(self) -> dict[str, Method]:
         """The methods as asked for, by student; see `terms` for what holds now."""
-        return dict(self._methods)
+        return {name: student.method for name, student in self.students.items()}
 
     @property
     def teacher_name(self) -> str:
@@ -112,34 +128,73 @@ class StudyState:
             raise StudyError(f"{self.folder} holds no probe set; the study was stopped before it began.")
         return self._probe_set
 
-    def _new_student(self) -> StagedNet:
-        return student_net(self._student, self.data)
+    def _new_student(self, network: Any = None) -> StagedNet:
+        """An untrained student; `network` None is the study's own."""
+        return student_net(self._student if network is None else network, self.data)
 
     def _seed_folder(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"
 
-    def _seed_position(self, seed: int) -> tuple[bool, int]:
-        """Whether a seed is done, and its next step, by its last checkpoint."""
+    def _checkpoint_info(self, seed: int) -> dict[str, Any]:
+        """The plain values of a seed's last checkpoint; empty where there is none."""
         path = self._seed_folder(seed) / "last.safetensors"
-        if not path.exists():
-            return False, 0
-        info = read_info(path)
-        return info["epoch"] > self.epochs, info["step"]
+        return read_info(path) if path.exists() else {}
 
-    def _position(self) -> tuple[int, int]:
-        """(number of the present seed from 1, next step in it)."""
+    def _seed_done(self, seed: int) -> bool:
+        """Whether nothing is left to train in a seed."""
+        info = self._checkpoint_info(seed)
+        return bool(info) and info["complete"] and set(self.names) <= {*info["roster"], *self._dropped()}
+
+    def _seed_at_work(self) -> int:
+        """The number (from 1) of the seed in training, or the first that is not done; 1 if all are."""
         run = self._run
         if run is not None:
-            return self.seeds.index(run.plan.seed) + 1, run.step
-        for number, seed in enumerate(self.seeds, 1):
-            done, step = self._seed_position(seed)
-            if not done:
-                return number, step
-        return len(self.seeds), EVER
+            return run.plan.number
+        return next((n for n, seed in enumerate(self.seeds, 1) if not self._seed_done(seed)), 1)
+
+    def _position(self, student: str) -> tuple[int, int]:
+        """(number of the present seed from 1, next step of this student in it)."""
+        number, run = self._seed_at_work(), self._run
+        fork = Cast(self.students, self.record.commands, number).fork(student)
+        start = fork["step"] if fork is not None else 0
+        if run is not None:
+            live = run.roster.find(student)
+            return number, start if live is None else max(live.step, start)
+        known = self._checkpoint_info(self.seeds[number - 1]).get("students", {})
+        return number, max(known[student]["step"], start) if student in known else start
+
+    def _dropped(self) -> set[str]:
+        return {c["student"] for c in self.record.commands if c["kind"] == "drop"}
+
+    def ended(self, student: str) -> dict[str, Any] | None:
+        """Why a student is not trained to the end, or None: "kind" ("dropped" or "failed"), "step",
+        "epoch" and "text"; in the seed at work."""
+        self._require_student(student)
+        for command in self.record.commands:
+            if command["kind"] == "drop" and command["student"] == student:
+                return {k: command[k] for k in ("step", "epoch", "text")} | {"kind": "dropped"}
+        seed = self.seeds[self._seed_at_work() - 1]
+        return next((f for f in self.failures() if f["student"] == student and f["seed"] == seed), None)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Students that a guard stopped: "student", "seed", "step", "epoch", "text"."""
+        run, out = self._run, []
+        for seed in self.seeds:
+            if run is not None and run.plan.seed == seed:
+                ended = {s.name: s.ended for s in run.students}
+            else:
+                known = self._checkpoint_info(seed).get("students", {})
+                ended = {name: one["ended"] for name, one in known.items()}
+            out += [
+                {**why, "student": name, "seed": seed}
+                for name, why in ended.items()
+                if why is not None and why["kind"] == "failed"
+            ]
+        return out
 
     def _require_student(self, student: str) -> None:
-        if student not in self._methods:
-            raise unknown_name("student", student, self._methods)
+        if student not in self.students:
+            raise unknown_name("student", student, self.students)
 
 
 def student_net(student: Any, data: ImageData) -> StagedNet:

@@ -7,23 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from kdlab import data as kdata
 from kdlab.data import ImageData
 from kdlab.errors import ConfigError, DataError, KDLabError, StudyError
-from kdlab.methods import make
-from kdlab.models.features import inspect_net
+from kdlab.models.features import NetSpec, inspect_net
 from kdlab.training import config
-from kdlab.training.loop import build_method
+from kdlab.training.files import append_json_line
+from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe, get_recipe
+from kdlab.training.roster import build_method
 from kdlab.training.seeds import choose_device
 from kdlab.training.snapshots import ProbeSet, choose_probe_set, snapshot_epochs
 from kdlab.training.teacher_specs import TeacherSpec, check_teachers, teacher_specs
+from kdlab.training.variants import Student, class_name
 from kdlab.training.worker import Worker
 
 if TYPE_CHECKING:
     from kdlab.panels import StudyPanel
+    from kdlab.training.footprint import Footprint
 
 
 class Study(Worker):
@@ -56,6 +60,9 @@ class Study(Worker):
         probe_size: pictures of the probe set, half validation and half test.
         evaluate_every: epochs between two looks at validation and test accuracy; the last is always
             looked at.
+        checkpoint_seconds: at most so much training is lost when the process is killed.
+        **options: how it is computed and what is kept, see `kdlab.training.Options`: precision,
+            teacher_precision, compile, deterministic, teacher_views, micro_batch, keep.
 
     Raises:
         ConfigError: a name, value or combination that cannot work.
@@ -87,9 +94,15 @@ class Study(Worker):
         snapshots: str | Sequence[int] = "geometric",
         probe_size: int = 2000,
         evaluate_every: int = 1,
+        checkpoint_seconds: float = 30.0,
+        **options: Any,
     ) -> None:
         self.device = choose_device(device)
-        self._methods = config.student_methods({"alone": "ce", "KD": "kd"} if students is None else students)
+        self.options = Options.of(options).check(self.device)
+        self.checkpoint_seconds = config.seconds("checkpoint_seconds", checkpoint_seconds)
+        self._asked_students = config.named_students(
+            {"alone": "ce", "KD": "kd"} if students is None else students
+        )
         self.seeds = config.seed_list(seed, seeds)
         whole = kdata.load(data, root=data_root)
         self.recipe = get_recipe(
@@ -102,22 +115,30 @@ class Study(Worker):
             whole if labels_per_class is None else kdata.load(whole, labels_per_class=labels_per_class)
         )
         self._views_only = False
-        self._check_names()
+        self._given = {
+            "data": data if isinstance(data, str) else whole,
+            "teacher": teacher,
+            "student": student,
+            "networks": {name: one.network for name, one in self._asked_students.items()},
+        }
         asked = {
             "data": data if isinstance(data, str) else {"name": whole.name},
             "fingerprint": whole.fingerprint,
             "labels_per_class": labels_per_class,
             "teachers": [spec.to_dict() for spec in self._specs],
-            "student": student if isinstance(student, str) else {"module": _class_name(student)},
-            "students": {name: method.config() for name, method in self._methods.items()},
+            "student": student if isinstance(student, str) else {"module": class_name(student)},
+            "students": {name: one.method.config() for name, one in self._asked_students.items()},
+            "own": {name: own for name, one in self._asked_students.items() if (own := one.own())},
             "recipe": self.recipe.to_dict(),
             "seeds": self.seeds,
             "snapshots": snapshot_epochs(snapshots, self.recipe.epochs),
             "probe_size": probe_size,
             "evaluate_every": config.positive("evaluate_every", evaluate_every),
+            "options": self.options.to_dict(),
         }
-        self._check_networks()
         self._start_empty(config.choose_folder(folder, whole.name), asked)
+        self._check_names()
+        self._check_networks()
         if config.check_folder(self.folder, asked):
             self._read_folder()
         else:
@@ -125,15 +146,42 @@ class Study(Worker):
 
     def _check_names(self) -> None:
         for spec in self._specs:
-            if spec.name in self._methods:
+            if spec.name in self._asked_students:
                 raise ConfigError(f"{spec.name!r} names a student and a teacher; rename the student.")
+        views = {
+            s.method.second_view: name for name, s in self._asked_students.items() if s.method.second_view
+        }
+        if len(views) > 1:
+            raise ConfigError(
+                f"Students {' and '.join(map(repr, views.values()))} want different second views "
+                f"({' and '.join(views)}), and a study has one; put them into two studies."
+            )
 
     def _check_networks(self) -> None:
         """Build everything once, untrained, so that what cannot work is refused now."""
+        self._teacher_shapes = [
+            inspect_net(net, self.data.input_shape, spec.name)
+            for net, spec in zip(check_teachers(self._specs, self.data), self._specs, strict=True)
+        ]
+        shapes: dict[Any, NetSpec] = {}
+        for student in self._asked_students.values():
+            self._check_student(student, shapes)
+
+    def _check_student(self, student: Student, shapes: dict[Any, NetSpec] | None = None) -> None:
+        """Refuse a student that cannot take the pictures, or whose method cannot work with the networks."""
+        known = {} if shapes is None else shapes
+        key = student.network if isinstance(student.network, str | None) else id(student.network)
+        if key not in known:
+            known[key] = self._student_shape(student.network)
+        student.adapted(self.recipe)
+        if not hasattr(self, "_teacher_shapes"):  # a loaded study
+            self._check_networks()
+        build_method(student.method.fresh(), known[key], self._teacher_shapes, 0)
+
+    def _student_shape(self, network: Any) -> NetSpec:
         shape = self.data.input_shape
-        first = self._new_student()
         try:
-            student = inspect_net(first, shape)
+            student = inspect_net(self._new_student(network), shape)
         except (RuntimeError, ValueError) as error:
             if isinstance(error, KDLabError):
                 raise
@@ -145,10 +193,51 @@ class Study(Worker):
                 f"The student tells {student.num_classes} classes apart and {self.data.name} has "
                 f"{self.data.num_classes}; give a student with {self.data.num_classes} outputs."
             )
-        nets = check_teachers(self._specs, self.data)
-        specs = [inspect_net(net, shape, spec.name) for net, spec in zip(nets, self._specs, strict=True)]
-        for method in self._methods.values():
-            build_method(method.fresh(), student, specs, 0)
+        return student
+
+    def replay(self, folder: str | Path | None = None) -> Study:
+        """A new, untrained study that does the same again: same seeds, and every command at its step.
+
+        `fit` trains it to the same weights (on a CPU in fp32 to the bit).
+
+        Args:
+            folder: of the new study; None takes a free name beside this one.
+        """
+        if folder is None:
+            beside = {path.name for path in self.folder.parent.glob("*")}
+            folder = self.folder.with_name(config.free_name(f"{self.folder.name}-replay", beside))
+        again = Study.__new__(Study)
+        again._take(self.asked, Path(folder), self._given, self.device)
+        if config.check_folder(again.folder, self.asked):
+            raise StudyError(f"{again.folder} holds this study already; choose another folder.")
+        again.whole_data, again.data, again._views_only = self.whole_data, self.data, self._views_only
+        again._probe_set, again._networks = self.probe_set, dict(self._networks)
+        again.checkpoint_seconds = self.checkpoint_seconds
+        again._require_whole()
+        again._write_asked()
+        for command in self.record.commands:
+            append_json_line(again.folder / "commands.jsonl", command)
+            again.record.commands.append(dict(command))
+        return again
+
+    def _take(self, asked: dict[str, Any], folder: Path, given: dict[str, Any], device: torch.device) -> None:
+        """Become the study that a record describes; `given` holds what has no name."""
+        self.device = device
+        self.options = Options.of(asked["options"])
+        self.checkpoint_seconds = 30.0
+        self.seeds = list(asked["seeds"])
+        self.recipe = Recipe(**asked["recipe"])
+        self._given = given
+        self._asked_students = config.recorded_students(asked, given.get("networks") or {})
+        self._student = given["student"] if given["student"] is not None else asked["student"]
+        self._specs = _recorded_specs(asked["teachers"], given["teacher"])
+        self._start_empty(folder, asked)
+
+    def footprint(self) -> Footprint:
+        """How much room the finished study takes on the disk; prints as a sentence."""
+        from kdlab.training.footprint import footprint
+
+        return footprint(self)
 
     def panel(self) -> StudyPanel:
         """A panel with switches, weights, play / pause / step / stop and live figures."""
@@ -177,6 +266,7 @@ def load_study(
     data: Any = None,
     teacher: Any = None,
     student: Any = None,
+    networks: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
 ) -> Study:
@@ -188,6 +278,7 @@ def load_study(
     Args:
         folder: of the study.
         data, teacher, student: only where the study was made from objects, not names.
+        networks: student name -> its own network, where that was an object.
         data_root: where data sets lie.
         device: to go on with.
 
@@ -198,13 +289,9 @@ def load_study(
     record = config.read_study(folder)
     asked = record["asked"]
     study = Study.__new__(Study)
-    study.device = choose_device(device)
-    study._methods = {name: make(c) for name, c in asked["students"].items()}
-    study.seeds = list(asked["seeds"])
-    study.recipe = Recipe(**asked["recipe"])
-    study._student = student if student is not None else asked["student"]
-    study._specs = _recorded_specs(asked["teachers"], teacher)
-    study._start_empty(folder, asked)
+    given = {"data": data, "teacher": teacher, "student": student, "networks": networks}
+    study._take(asked, folder, given, choose_device(device))
+    study.options.check(study.device)
     named = data if data is not None else asked["data"]
     try:
         if isinstance(named, dict):
@@ -225,16 +312,22 @@ def load_study(
         study.data = study.whole_data = _data_for_views(probe, asked, record["facts"])
         study._views_only = True
     study._read_folder()
+    study._warn_of_other_versions(record["environment"])
     return study
 
 
 def _recorded_specs(recorded: list[dict[str, Any]], given: Any) -> list[TeacherSpec]:
-    if given is not None:
-        specs = teacher_specs(given)
-        if len(specs) != len(recorded):
-            raise StudyError(f"This study has {len(recorded)} teacher(s), and {len(specs)} were given.")
+    """Teachers as recorded; those that were modules are taken from what is given now."""
+    specs = [TeacherSpec(**{k: v for k, v in one.items() if k != "module"}) for one in recorded]
+    if given is None:
         return specs
-    return [TeacherSpec(**{k: v for k, v in one.items() if k != "module"}) for one in recorded]
+    again = teacher_specs(given)
+    if len(again) != len(recorded):
+        raise StudyError(f"This study has {len(recorded)} teacher(s), and {len(again)} were given.")
+    return [
+        replace(new, name=old.name) if one["module"] or new.checkpoint else old
+        for one, old, new in zip(recorded, specs, again, strict=True)
+    ]
 
 
 def _data_for_views(probe: ProbeSet, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> ImageData:
@@ -249,11 +342,3 @@ def _data_for_views(probe: ProbeSet, asked: Mapping[str, Any], facts: Mapping[st
         "class_names": facts["class_names"],
     }
     return replace(kdata.load(arrays), name=name, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
-
-
-def _class_name(thing: Any) -> str:
-    return (
-        type(thing).__name__
-        if isinstance(thing, nn.Module)
-        else getattr(thing, "__name__", type(thing).__name__)
-    )

@@ -17,11 +17,14 @@ from kdlab.models.features import StagedNet
 from kdlab.training.control import Control
 from kdlab.training.events import Board
 from kdlab.training.files import locked, read_json, write_json
-from kdlab.training.loop import MEMORY_FORMAT, Run, RunPlan
+from kdlab.training.loop import Run
+from kdlab.training.plan import RunPlan
 from kdlab.training.progress import show_progress
 from kdlab.training.recipes import Recipe, get_recipe
 from kdlab.training.record import RunRecord
+from kdlab.training.roster import MEMORY_FORMAT
 from kdlab.training.seeds import choose_device, derive
+from kdlab.training.variants import Student
 
 
 @dataclass
@@ -128,8 +131,8 @@ def _train(
     record = RunRecord(work)
     plan = RunPlan(
         data=data,
-        make_student=lambda: new_net(name, data),
-        methods={name: CE()},
+        make_student=lambda _: new_net(name, data),
+        students={name: Student(CE())},
         recipe=recipe,
         seed=derive(seed, "teacher"),
         device=device,

@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import atexit
 import time
+import warnings
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from kdlab import models
 from kdlab.errors import StudyError
+from kdlab.files import remove_leftovers
 from kdlab.models.features import inspect_net
 from kdlab.training import config
+from kdlab.training.commands import upgraded
 from kdlab.training.files import locked, read_json, read_json_lines, write_json
-from kdlab.training.loop import Run, RunPlan
+from kdlab.training.guards import StudentsFailed
+from kdlab.training.loop import Run
+from kdlab.training.plan import RunPlan
 from kdlab.training.record import RunRecord
 from kdlab.training.results import StudyResults
 from kdlab.training.snapshots import ProbeSet, measure, save_snapshots
-from kdlab.training.state import EVER
 from kdlab.training.steering import Steering
 from kdlab.training.teacher_specs import TeacherSpec
 from kdlab.training.teachers import TeacherInfo, freeze
+
+_AT_WORK: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """When Python ends, trainings end with a checkpoint instead of being torn down in a step."""
+    working = list(_AT_WORK)
+    for study in working:
+        study.stop()
+    for study in working:
+        study.wait(30.0)
 
 
 class Worker(Steering, StudyResults):
     """The half of a `Study` that does the work, and keeps the folder."""
 
+    checkpoint_seconds: float
+    _tensorboard: bool = False
+
     def _work(self) -> None:
         state = "failed"
+        _AT_WORK.add(self)
         try:
             with locked(self.folder, "this study"):
+                remove_leftovers(self.folder)
                 state = self._train_all()
         except BaseException as error:
             self.error = error if isinstance(error, Exception) else StudyError(str(error))
@@ -37,6 +60,7 @@ class Worker(Steering, StudyResults):
             else:
                 self.board.post(error=f"{type(error).__name__}: {error}")
         finally:
+            _AT_WORK.discard(self)
             with self._lock:
                 self._run = None
                 self._state = state
@@ -48,33 +72,63 @@ class Worker(Steering, StudyResults):
         self._write_asked()
         if not self._prepare():
             return "stopped"
-        for number, seed in enumerate(self.seeds, 1):
-            run_record = self.record.runs.get(seed)
-            if run_record is not None and self._seed_position(seed)[0]:
-                continue
-            run_record = self.record.runs[seed] = RunRecord(self._seed_folder(seed))
-            plan = RunPlan(
-                data=self.data,
-                make_student=self._new_student,
-                methods={name: method.fresh() for name, method in self._methods.items()},
-                recipe=self.recipe,
-                seed=seed,
-                device=self.device,
-                teachers=[t.net for t in self.teachers if t.net is not None],
-                folder=self._seed_folder(seed),
-                probe=self.probe_set,
-                snapshot_epochs=self.asked["snapshots"],
-                evaluate_every=self.asked["evaluate_every"],
-                progress={"seed_number": number, "seeds": len(self.seeds)},
-            )
-            commands = [c for c in self.record.commands if c["seed_number"] <= number]
-            run = Run(plan, run_record, self.control, self.board, commands)
-            run.resume()
+        failure: StudyError | None = None
+        while undone := [seed for seed in self.seeds if not self._seed_done(seed)]:  # an add may reopen some
+            run = self._make_run(undone[0])
             self._run = run
             self.board.post(state=self.state)
-            if not run.train():
-                return "stopped"
+            try:
+                if not run.train():
+                    return "stopped"
+            except StudentsFailed as error:  # the other seeds may fare better
+                failure = error
+        if failure is not None:
+            raise failure
         return "finished"
+
+    def _make_run(self, seed: int) -> Run:
+        number = self.seeds.index(seed) + 1
+        record = RunRecord(self._seed_folder(seed))
+        plan = RunPlan(
+            data=self.data,
+            make_student=self._new_student,
+            students=self.students,
+            recipe=self.recipe,
+            seed=seed,
+            device=self.device,
+            teachers=[t.net for t in self.teachers if t.net is not None],
+            folder=self._seed_folder(seed),
+            probe=self.probe_set,
+            snapshot_epochs=self.asked["snapshots"],
+            keep=config.kept_epochs(self.options.keep, self.epochs),
+            checkpoint_seconds=self.checkpoint_seconds,
+            evaluate_every=self.asked["evaluate_every"],
+            options=self.options,
+            commands=self.record.commands,
+            number=number,
+            progress={"seed_number": number, "seeds": len(self.seeds)},
+        )
+        run = Run(plan, record, self.control, self.board)
+        run.resume()
+        if self._tensorboard:
+            from kdlab.training.tensorboard import TensorBoardListener
+
+            listener = TensorBoardListener(self.folder / "tensorboard" / f"seed-{seed}")
+            record.listeners.append(listener)
+            for command in self.record.marks(seed):  # those given before this run
+                if command["step"] >= run.position:
+                    listener.command(command)
+        self.record.runs[seed] = record
+        self.record.runs = {s: self.record.runs[s] for s in self.seeds if s in self.record.runs}
+        self.record.latest = seed
+        return run
+
+    def _listen(self, tensorboard: bool) -> None:
+        if tensorboard:
+            from kdlab.training.tensorboard import require_tensorboard
+
+            require_tensorboard()
+        self._tensorboard = tensorboard
 
     def _prepare(self) -> bool:
         """Teachers at hand and measured, their snapshot taken; False if stopped meanwhile."""
@@ -160,20 +214,28 @@ class Worker(Steering, StudyResults):
         }
         write_json(self.folder / "study.json", record)  # last: its presence says the folder is a study
 
+    def _warn_of_other_versions(self, then: dict[str, Any]) -> None:
+        """Say so where going on would mix versions: exact resumption needs the code it began with."""
+        now = config.environment()
+        changed = [f"{k} {then.get(k)} (now {now[k]})" for k in ("kdlab", "torch") if then.get(k) != now[k]]
+        if changed and self._state != "finished":
+            warnings.warn(
+                f"The study in {self.folder} was begun with {' and '.join(changed)}. It can be gone on with, "
+                "but may not end with the very same weights; use the versions of then if that matters.",
+                stacklevel=3,
+            )
+
     def _read_folder(self) -> None:
         """Take up what lies in the folder: probe set, teachers' facts, records, commands."""
         self._probe_set = ProbeSet.load(self.folder / "probe_set.safetensors")
         path = self.folder / "teachers" / "teachers.json"
         if path.exists():
             self.teachers = [TeacherInfo(net=None, **facts) for facts in read_json(path)]
-        self.record.commands = read_json_lines(self.folder / "commands.jsonl")
-        done = 0
+        self.record.commands = [upgraded(c) for c in read_json_lines(self.folder / "commands.jsonl")]
         for seed in self.seeds:
             folder = self._seed_folder(seed)
-            if not folder.exists():
-                continue
-            record = self.record.runs[seed] = RunRecord(folder)
-            record.load(before_step=EVER, to_epoch=EVER)
-            done += self._seed_position(seed)[0]
-        self._state = "finished" if done == len(self.seeds) else "stopped"
+            if folder.exists():
+                self.record.runs[seed] = RunRecord(folder)
+                self.record.runs[seed].load()
+        self._state = "finished" if all(map(self._seed_done, self.seeds)) else "stopped"
         self.board.post(state=self._state, done=True, curves=-1)

@@ -34,7 +34,8 @@ panel = study.panel()
 panel
 """
 _REPORT = """
-marks = [(m["student"], m["term"], tuple(m["change"].items())) for m in study.record.marks()]
+marks = [(m["student"], m["kind"], *[tuple(v) for v in (m.get("change") or {}).items()])
+         for m in study.record.marks()]
 errors = panel.desk.live["errors"]
 print("MARKS", marks, "STATE", study.state, "PAINTER", panel.painter.error, "ERRORS", errors, "END")
 """
@@ -53,6 +54,9 @@ _CLICK_TO_ANSWER = """label => new Promise((resolve) => {
 })"""
 _CLIPPED = """() => [...document.querySelectorAll(".kd-panel button, .kd-card, .kd-row, .kd-state")]
     .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)"""
+
+_SIDEWAYS = """() => [...document.querySelectorAll(".jp-OutputArea-output, .kd-panel, .kd-figure")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => [e.className, e.scrollWidth])"""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,26 @@ class Panel:
             "() => document.querySelectorAll('.kd-figure')[1].querySelectorAll('.point').length"
         )
 
+    def legend(self) -> dict[str, str]:
+        """Name -> colour of the students in the legend of the curves."""
+        return self.page.evaluate(
+            """() => Object.fromEntries(document.querySelector('.kd-figure')._fullData
+                .filter(t => t.legendgroup && t.showlegend).map(t => [t.name, t.line.color]))"""
+        )
+
+    def titles(self) -> str:
+        """Titles of the small plots of the embedding."""
+        return " | ".join(self.page.locator(".kd-figure >> nth=1 >> .annotation-text").all_text_contents())
+
+    def card(self, student: str) -> str:
+        """All that a student's card says."""
+        return self.page.locator(f"[data-name='{student}']").text_content() or ""
+
+    def press_in(self, section: str, button: str) -> None:
+        self.page.get_by_role("region", name=section, exact=True).get_by_role(
+            "button", name=button, exact=True
+        ).first.click()
+
     def notes(self) -> str:
         return " | ".join(self.page.locator(".kd-figure .annotation-text").all_text_contents())
 
@@ -154,7 +178,7 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     assert panel.code() == 'study.set("KD", "kd", enabled=False)'
     page.until(lambda: "KD: kd off" in panel.notes(), what="for the mark")
     at = page.page.evaluate("() => document.querySelector('.kd-figure').layout.shapes[0].x0")
-    panel.page.get_by_label("Loss curve").select_option("kd: value")
+    panel.page.get_by_label("Curve by step").select_option("kd: value")
     page.until(
         lambda: len(panel.curve("KD")) > at + 8 and "kd: value" in panel.notes(), what="for the term's curve"
     )
@@ -162,7 +186,7 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     assert off == [step + 1 > at for step in range(len(off))], (
         "the curve must end where the term was switched off"
     )
-    panel.page.get_by_label("Loss curve").select_option("total loss")
+    panel.page.get_by_label("Curve by step").select_option("total loss")
     page.until(lambda: "total loss" in panel.notes())
     page.until(lambda: page.text('[data-student="KD"][data-term="kd"] .kd-raw') == "off")
 
@@ -191,15 +215,6 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     page.page.keyboard.press("Space")
     page.until(lambda: panel.step() > held + 10, what="for play by keyboard")
 
-    # a page loaded again shows all of it and goes on
-    drawn = len(panel.curve("KD"))
-    load_again(page, panel)
-    page.until(lambda: len(panel.curve("KD")) >= drawn, what="for the curve after the reload")
-    assert "KD: kd off" in panel.notes() and panel.points() > 300
-    assert not page.page.get_by_label("kd of KD: on or off").is_checked()
-    seen = panel.step()
-    page.until(lambda: panel.step() > seen + 5, what="for training to go on after the reload")
-
     # light, dark, narrow
     page.screenshot(pictures / "study_panel_light.png")
     page.theme("JupyterLab Dark")
@@ -216,6 +231,82 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     clipped = page.page.evaluate(_CLIPPED)
     assert not clipped, "labels are cut off at 900 pixels"
 
+    # fork a student now with another method, by the keyboard: a card, a line in the legend, a plot
+    page.page.set_viewport_size({"width": 1280, "height": 1900})
+    colours = panel.legend()
+    page.page.get_by_role("button", name="Fork KD", exact=True).focus()
+    page.page.keyboard.press("Enter")
+    form = page.page.get_by_role("form", name="Fork KD", exact=True)
+    page.until(lambda: form.is_visible(), what="for the form")
+    form.get_by_label("Method").select_option("srrl")
+    form.get_by_label("Name").fill("branch")
+    page.page.keyboard.press("Enter")
+    page.until(lambda: page.page.locator("[data-name='branch']").count(), what="for the fork's card")
+    page.until(lambda: not form.is_visible(), what="for the form to close")
+    assert panel.code() == 'study.fork("KD", name="branch", method="srrl")'
+    page.until(lambda: "branch" in panel.legend(), 60, "for the fork in the legend")
+    assert {name: colour for name, colour in panel.legend().items() if name != "branch"} == colours
+    assert panel.legend()["branch"] not in colours.values()
+    page.until(lambda: len(panel.curve("branch")) > 5, what="for the fork's curve")
+    assert "branch: forked from KD" in panel.notes() and "forked from KD" in panel.card("branch")
+    page.until(lambda: "branch" in panel.titles(), what="for the fork's plot")
+    page.until(lambda: panel.points() > 450, 60, "for the fork's cloud")
+    panel.switch("sr of branch")
+    page.until(
+        lambda: panel.code() == 'study.set("branch", "sr", enabled=False)', what="for a switch of the fork"
+    )
+
+    # a name that is taken is refused in a sentence, and the form stays
+    panel.press_in("New student", "Add a student")
+    form = page.page.get_by_role("form", name="Add a student", exact=True)
+    form.get_by_label("Name of the new student").fill("KD")
+    page.page.keyboard.press("Enter")
+    page.until(
+        lambda: "There is a network named 'KD' already" in page.text(".kd-errors"), what="for the refusal"
+    )
+    assert form.is_visible()
+    page.page.keyboard.press("Escape")
+    page.until(lambda: not form.is_visible(), what="for the form to close")
+    page.page.get_by_label("Dismiss this message").click()
+    page.until(lambda: not page.text(".kd-errors"))
+
+    # dropping asks once more; what was dropped stays, greyed, with its reason
+    panel.press_in("Student branch", "Drop branch")
+    question = page.page.get_by_role("form", name="Drop branch", exact=True)
+    question.get_by_role("button", name="Cancel").click()
+    assert not question.is_visible() and "drop" not in panel.code()
+    panel.press_in("Student branch", "Drop branch")
+    page.screenshot(pictures / "study_panel_drop.png")
+    question.get_by_role("button", name="Yes, drop it").click()
+    page.until(lambda: "dropped in epoch" in panel.card("branch"), what="for the badge")
+    assert "Student 'branch' was dropped in epoch" in page.text(".kd-notes")
+    page.until(lambda: "branch (dropped)" in panel.legend(), what="for the legend")
+    assert page.page.get_by_label("ce of branch: on or off").is_disabled()
+    seen, drawn = panel.step(), len(panel.curve("branch"))
+    page.until(lambda: panel.step() > seen + 10, what="for the others to go on")
+    assert len(panel.curve("branch")) <= drawn + 1
+    page.page.wait_for_timeout(1500)
+    page.screenshot(pictures / "study_panel_forked_light.png")
+    page.theme("JupyterLab Dark")
+    page.page.wait_for_timeout(1500)
+    page.screenshot(pictures / "study_panel_forked_dark.png")
+    page.theme("JupyterLab Light")
+    assert not page.page.evaluate(_CLIPPED), "labels are cut off at 1280 pixels"
+    assert page.page.evaluate(_SIDEWAYS) == [], "the panel must not be scrolled sideways at 1280 pixels"
+    # a page loaded again shows all of it, also who came and went, and goes on
+    drawn = {name: len(panel.curve(name)) for name in ("KD", "branch")}
+    load_again(page, panel)
+    for name, count in drawn.items():
+        page.until(
+            lambda n=name, c=count: len(panel.curve(n)) >= c, what=f"for {name}'s curve after the reload"
+        )
+    assert "branch: dropped" in panel.notes() and panel.points() > 450
+    assert "branch (dropped)" in panel.legend() and "branch" in panel.titles()
+    assert "dropped in epoch" in panel.card("branch")
+    assert not page.page.get_by_label("kd of KD: on or off").is_checked()
+    seen = panel.step()
+    page.until(lambda: panel.step() > seen + 5, what="for training to go on after the reload")
+
     # stop ends it; what was done is on record
     panel.press("Stop")
     page.until(lambda: panel.label() == "stopped", what="for the stop")
@@ -226,8 +317,9 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     report = page.until(
         lambda: re.search(r"MARKS (.*) END", page.text(".jp-OutputArea-output pre", last=True))
     )[1]
-    assert "('KD', 'kd', (('enabled', False),))" in report and "STATE stopped" in report
-    assert "('KD', 'ce', (('weight', 0.10" in report
+    assert "('KD', 'set', ('enabled', False))" in report and "STATE stopped" in report
+    assert "('KD', 'set', ('weight', 0.10" in report
+    assert "('branch', 'fork')" in report and "('branch', 'drop')" in report
     assert "PAINTER None" in report and "ERRORS []" in report
     assert not page.problems
 

@@ -1,0 +1,108 @@
+"""The benchmarks run and print what they promise; how fast anything is, is not for tests to say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = {
+    "throughput.py": ["--only", "resnet20"],
+    "lockstep.py": ["--only", "resnet20", "--students", "2"],
+    "overhead.py": [],
+    "accuracy_bf16.py": ["--seeds", "2"],
+    "gpu.py": ["--device", "cpu"],
+}
+
+
+def run(checkout: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(checkout / "benchmarks" / script), *arguments]
+    environment = os.environ | {"KDLAB_DATA": str(checkout / "no data here")}
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+
+
+@pytest.fixture(scope="module")
+def printed(checkout: Path, tmp_path_factory: pytest.TempPathFactory):
+    """script -> what it printed, and what it wrote as JSON; each is run once."""
+    known: dict[str, tuple[str, dict]] = {}
+
+    def get(script: str) -> tuple[str, dict]:
+        if script not in known:
+            path = tmp_path_factory.mktemp("bench") / "figures.json"
+            done = run(checkout, script, "--quick", "--json", str(path), *SCRIPTS[script])
+            assert done.returncode == 0, done.stderr
+            known[script] = done.stdout, json.loads(path.read_text())
+        return known[script]
+
+    return get
+
+
+@pytest.mark.slow
+def test_throughput_prints_ratios_and_proves_equal_losses(printed) -> None:
+    text, figures = printed("throughput.py")
+    (row,), (proof,) = figures["rows"], figures["proofs"]
+    assert set(row["notes"]) <= {"bf16"}, row["notes"]
+    assert row["fp32 x"] == pytest.approx(row["fp32"] / row["textbook"]) and row["views x"] > 0
+    assert f"{row['fp32 x']:.2f} x the textbook loop" in text and "filling the cache" in text
+    assert "bf16 x" in row or "no native bf16" in row["notes"]["bf16"]
+    assert 0 <= proof["first"] < 1e-5 and proof["largest"] < 1e-3  # a wrong crop or weight is far beyond
+    assert 0 < proof["rounding"] < 1e-3 and "on the same pictures" in text
+
+
+@pytest.mark.slow
+def test_lockstep_prints_ratio_limit_memory_and_growth(printed) -> None:
+    text, figures = printed("lockstep.py")
+    (speed,), (memory,) = figures["speed"], figures["memory"]
+    t, s, k = speed["teacher GFLOP"], speed["student GFLOP"], speed["students"]
+    assert t == pytest.approx(0.0816, rel=0.02) and s == pytest.approx(0.0743, rel=0.05)
+    assert speed["limit"] == pytest.approx(k * (t + s) / (t + k * s)) and speed["ratio"] > 0
+    assert memory["of the sum"] > 0 and figures["growth"]["steps"] >= 10
+    assert "limit" in text and "memory over" in text
+
+
+@pytest.mark.slow
+def test_overhead_prints_percent_and_loads_what_was_written(printed) -> None:
+    text, figures = printed("overhead.py")
+    assert text.count("percent") and re.search(r"loaded, with history and table, in \d", text)
+    assert figures["loaded"]["steps"] == 80 and figures["whole"]["full"] > 0
+
+
+@pytest.mark.slow
+def test_bf16_accuracies_are_paired_by_seed(printed) -> None:
+    text, figures = printed("accuracy_bf16.py")
+    assert "Fashion-MNIST is not at hand" in text
+    assert [r["student"] for r in figures["rows"]] == ["alone", "KD"]
+    for row in figures["rows"]:
+        assert row["seeds"] == 2 and row["difference"] == pytest.approx(row["bf16 %"] - row["fp32 %"])
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_can_be_tried_without_one(printed) -> None:
+    text, figures = printed("gpu.py")
+    rows = {(r["what"], r.get("compile"), r.get("students")): r for r in figures["rows"]}
+    assert rows["textbook", None, None]["rate"] > 0 and rows["study", "", 1]["x"] > 0
+    assert "rate" not in rows["study", "graphs", 1] and "cpu" in rows["study", "graphs", 1]["note"]
+    assert all("seconds" in row["whole"] for row in figures["epochs"]) and "240 epochs" in text
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_refuses_clearly(checkout) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = run(checkout, "gpu.py")
+    assert done.returncode == 2 and "needs an NVIDIA GPU" in done.stderr and not done.stdout
+    assert "--quick" in run(checkout, "gpu.py", "--device", "cpu").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [*SCRIPTS, "imports.py", "textbook.py"])
+def test_every_benchmark_tells_its_options(checkout, script) -> None:
+    done = run(checkout, script, "--help")
+    assert done.returncode == 0 and "usage:" in done.stdout

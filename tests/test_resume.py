@@ -1,0 +1,251 @@
+"""Whatever happens to a training, it ends as if nothing had: kills, full disks, cut files, two writers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kdlab
+from kdlab.errors import CheckpointError, StudyError
+from tests.small_study import SMALL, run_to, same, small, weights
+
+# Trains, with every change made to a file counted; the process is killed at the one asked for: before
+# it, in its middle (half of what was to be appended; the new file whole but not yet in its place), or
+# after it. Prints how many changes there were if it gets to the end.
+CHILD = """
+import os, signal, sys
+import kdlab
+from kdlab.training import files, record, steering
+
+folder, at, small, students = sys.argv[1], int(sys.argv[2]), eval(sys.argv[3]), eval(sys.argv[4])
+count = 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def reached():
+    global count
+    count += 1
+    return count == at
+
+replace = os.replace
+def replace_or_die(old, new):
+    if reached():
+        if at % 2:
+            die()
+        replace(old, new)
+        die()
+    replace(old, new)
+os.replace = replace_or_die
+
+append = files.append_bytes
+def append_or_die(path, data):
+    if reached():
+        if at % 3:
+            append(path, data[: len(data) // 2] if at % 3 == 1 else data)
+        die()
+    append(path, data)
+for module in (files, record):
+    module.append_bytes = append_or_die
+
+study = kdlab.Study(**small, students=students, folder=folder)
+if not study.record.commands:
+    study.fork("KD", at_step=4, name="forked", method="srrl")
+    study.set("KD", "kd", weight=0.5, at_step=5)
+    study.drop("alone", at_step=20)
+study.fit(progress=False)
+print(count)
+"""
+LONG = {**SMALL, "epochs": 7, "seeds": 2, "checkpoint_seconds": 0.05}
+STUDENTS = {"alone": "ce", "KD": "kd", "CMKD": "cmkd"}
+
+
+def child(folder: Path, at: int, after: float | None = None) -> subprocess.CompletedProcess | None:
+    """Run the child; killed at its change number `at`, or after so many seconds."""
+    command = [sys.executable, "-c", CHILD, str(folder), str(at), repr(LONG), repr(STUDENTS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, err = process.communicate(timeout=after or 240)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(err[-3000:])
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of the same study, and how many changes to files it made."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "study"
+    kdlab.training.get_teacher("resnet8", kdlab.data.load("digits"), epochs=2, device="cpu", progress=False)
+    done = child(folder, at=-1)
+    return kdlab.load_study(folder, device="cpu"), int(done.stdout)
+
+
+def assert_equal(one, other):
+    """Same weights, same record."""
+    assert one.names == other.names
+    for name in one.names:
+        for seed in one.results()[name]["seed"]:
+            seed = int(seed)
+            assert same(weights(one, name, seed), weights(other, name, seed)), (name, seed)
+            assert same(weights(one, name, seed, "best"), weights(other, name, seed, "best")), (name, seed)
+            for key in ("loss", "lr", "grad_norm"):
+                np.testing.assert_array_equal(
+                    one.record.series(name, key, seed)[1], other.record.series(name, key, seed)[1]
+                )
+    key = ["seed", "epoch", "student"]
+    rows = [s.history().drop(columns="seconds").sort_values(key).reset_index(drop=True) for s in (one, other)]
+    assert rows[0].equals(rows[1])
+    for seed in one.seeds:
+        assert one.snapshot_epochs(seed) == other.snapshot_epochs(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(2))
+def test_killed_at_any_change_to_a_file_again_and_again(tmp_path, undisturbed, start):
+    whole, changes = undisturbed
+    draw = random.Random(start)
+    folder = tmp_path / "killed"
+    for _ in range(5):
+        if child(folder, at=draw.randrange(1, changes // 2)).returncode == 0:
+            break
+    else:
+        child(folder, at=-1)
+    assert_equal(whole, kdlab.load_study(folder, device="cpu"))
+    assert not [p.name for p in folder.rglob(".*") if p.name != ".lock"]  # what killed writes left behind
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path, undisturbed):
+    whole, _ = undisturbed
+    draw = random.Random(0)
+    folder = tmp_path / "killed"
+    for _ in range(3):
+        if child(folder, at=-1, after=3 + 4 * draw.random()).returncode == 0:
+            break
+    child(folder, at=-1)
+    assert_equal(whole, kdlab.load_study(folder, device="cpu"))
+
+
+def test_a_full_disk_stops_with_advice_and_loses_nothing(tmp_path):
+    whole = small(tmp_path, folder=tmp_path / "whole", epochs=6).fit(progress=False)
+    study = small(tmp_path, epochs=6)
+    run_to(study, 7)
+    study.stop()
+    study.wait(20)
+    before = (study.folder / "seed-0" / "last.safetensors").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    study.start(paused=True)
+    study.call(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))).result(20)
+    try:
+        study.play()
+        assert study.wait(60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert study.state == "failed"
+    assert isinstance(study.error, StudyError) and "Make room" in str(study.error)
+    assert (study.folder / "seed-0" / "last.safetensors").read_bytes() == before
+    again = kdlab.load_study(study.folder, device="cpu").fit(progress=False)
+    assert same(weights(again, "KD"), weights(whole, "KD"))
+
+
+def test_a_record_cut_short_costs_values_but_no_weights(tmp_path):
+    whole = small(tmp_path, folder=tmp_path / "whole").fit(progress=False)
+    study = small(tmp_path)
+    run_to(study, 5)
+    study.stop()
+    study.wait(20)
+    steps = study.folder / "seed-0" / "steps"
+    index = json.loads((steps / "index.json").read_text())
+    path = steps / index["KD"]["file"]
+    width = len(index["KD"]["columns"])
+    os.truncate(path, 4 * width * 2 + 7)  # two rows and a bit
+    with open(study.folder / "seed-0" / "epochs.jsonl", "ab") as file:
+        file.write(b'{"seed": 0, "epo')  # a last row that was never finished
+    with pytest.warns(UserWarning, match=r"'KD'.*cut short.*from step 2 .*not affected"):
+        again = kdlab.load_study(study.folder, device="cpu").fit(progress=False)
+    values = again.record.series("KD", "loss")[1]
+    assert np.isnan(values[2:5]).all() and np.isfinite(values[[0, 1, 5, 6, 7, 8]]).all()
+    assert same(weights(again, "KD"), weights(whole, "KD"))
+    assert len(again.history()) == 6 and len(kdlab.load_study(study.folder).history()) == 6
+
+
+def test_other_formats_and_versions_are_named(tmp_path):
+    study = small(tmp_path)
+    run_to(study, 2)
+    study.stop()
+    study.wait(20)
+    path = study.folder / "study.json"
+    record = json.loads(path.read_text())
+    record["environment"]["torch"] = "1.0"
+    path.write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match=r"torch 1\.0 \(now .*use the versions of then"):
+        kdlab.load_study(study.folder, device="cpu")
+    for number in (1, 99):
+        record["format"] = number
+        path.write_text(json.dumps(record))
+        with pytest.raises(StudyError, match=rf"format {number} .*the version of kdlab that wrote it"):
+            kdlab.load_study(study.folder)
+
+
+def test_another_checkpoint_format_is_refused_before_anything_is_changed(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    study = small(tmp_path)
+    run_to(study, 2)
+    study.stop()
+    study.wait(20)
+    path = study.folder / "seed-0" / "last.safetensors"
+    with safe_open(path, framework="pt") as file:
+        info = json.loads(file.metadata()["info"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"info": json.dumps({**info, "format": 7})})
+    held = {p: p.read_bytes() for p in study.folder.rglob("*") if p.is_file()}
+    with pytest.raises(CheckpointError, match="checkpoint format 7"):
+        kdlab.load_study(study.folder, device="cpu").fit(progress=False)
+    assert {p: p.read_bytes() for p in study.folder.rglob("*") if p.is_file()} == held
+
+
+def test_a_missing_teacher_is_named(tmp_path):
+    study = small(tmp_path)
+    run_to(study, 2)
+    study.stop()
+    study.wait(20)
+    (study.folder / "teachers" / "0.safetensors").unlink()
+    again = kdlab.load_study(study.folder, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.fit(progress=False)  # the cache has it
+    assert again.state == "finished"
+
+
+def test_python_that_ends_while_training_leaves_a_checkpoint(tmp_path):
+    code = """
+import sys, time, kdlab
+study = kdlab.Study(**eval(sys.argv[2]), students={"KD": "kd"}, folder=sys.argv[1]).start()
+while study._run is None or study._run.position < 5:
+    time.sleep(0.01)
+"""
+    settings = repr({**SMALL, "epochs": 2000})
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "s"), settings],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    study = kdlab.load_study(tmp_path / "s", device="cpu")
+    assert study.state == "stopped" and len(study.record.series("KD", "loss")[0]) >= 5
