@@ -253,3 +253,13 @@ def test_wrong_commands_say_what_to_do_and_change_nothing(tmp_path):
     own = CE()
     own.terms["ce"].weight = float("nan")
     refused(ConfigError, "finite", lambda: study.add("nan", own))
+
+
+def test_gains_are_between_equals_and_planned_forks_may_never_be_made(tmp_path):
+    study = small(tmp_path)
+    study.fork("alone", at_epoch=2, name="too late", method="kd").result(10)
+    study.drop("alone", at_step=5).result(10)
+    study.fit(progress=False)
+    table = study.table().set_index("network")
+    assert np.isnan(table.loc["KD", "gain"])  # the first student ended in epoch 2
+    assert table.loc["too late", "note"] == "never forked: alone ended before"

@@ -206,7 +206,7 @@ class StudyResults(StudyState):
         smallest over seeds); "last" and "last_sd": test accuracy after the last epoch, mean and sample
         standard deviation over seeds; "best" and "best_sd": test accuracy at the epoch with the
         highest *validation* accuracy; "gain" and "gain_sd": `last` minus that of the first student,
-        paired by seed. Standard deviations are NaN for one seed.
+        paired by seed, where both were trained equally long. Standard deviations are NaN for one seed.
         """
         import pandas as pd
 
@@ -233,6 +233,7 @@ class StudyResults(StudyState):
             mine, method = results[name], student.method
             common, here, there = np.intersect1d(mine["seed"], first["seed"], return_indices=True)
             paired = 100 * (mine["last"][here] - first["last"][there]) if len(common) else np.zeros(0)
+            paired = paired[mine["epoch"][here] == first["epoch"][there]] if len(common) else paired
             row: dict[str, Any] = {
                 "network": name,
                 "role": "student",
@@ -270,13 +271,19 @@ class StudyResults(StudyState):
         """What happened to a student by hand or by a guard."""
         notes = []
         for command in self.record.marks():
-            if command["student"] == name and command["kind"] in ("fork", "drop", "add"):
+            if command["student"] == name and command["kind"] == "fork" and self._never_made(name):
+                notes.append(f"never forked: {command['parent']} ended before")
+            elif command["student"] == name and command["kind"] in ("fork", "drop", "add"):
                 when = "" if command["kind"] == "add" else f" in epoch {command['epoch']}"
                 notes.append(f"{command['text']}{when}")
         for failure in self.failures():
             if failure["student"] == name:
                 notes.append(f"stopped by a guard in epoch {failure['epoch']} (seed {failure['seed']})")
         return "; ".join(notes)
+
+    def _never_made(self, name: str) -> bool:
+        """Whether a fork was planned, and everything ended before it could be made."""
+        return self._state == "finished" and not any(run.columns(name) for run in self.record.runs.values())
 
     # ---- small helps --------------------------------------------------------------------------------
 

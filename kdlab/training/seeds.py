@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+_GENERATORS = threading.RLock()
 
 
 def derive(seed: int, *words: object) -> int:
@@ -17,7 +20,16 @@ def derive(seed: int, *words: object) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generator of the CPU (and of `device`) set to `seed` inside, and put back afterwards."""
+    """Torch's generator of the CPU (and of `device`) set to `seed` inside, and put back afterwards.
+
+    One thread at a time: the generators belong to the whole process.
+    """
+    with _GENERATORS, _seeded(seed, device):
+        yield
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

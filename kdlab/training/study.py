@@ -19,7 +19,7 @@ from kdlab.training.files import append_json_line
 from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe, get_recipe
 from kdlab.training.roster import build_method
-from kdlab.training.seeds import choose_device
+from kdlab.training.seeds import choose_device, seeded
 from kdlab.training.snapshots import ProbeSet, choose_probe_set, snapshot_epochs
 from kdlab.training.teacher_specs import TeacherSpec, check_teachers, teacher_specs
 from kdlab.training.variants import Student, class_name
@@ -181,7 +181,8 @@ class Study(Worker):
     def _student_shape(self, network: Any) -> NetSpec:
         shape = self.data.input_shape
         try:
-            student = inspect_net(self._new_student(network), shape)
+            with seeded(0, torch.device("cpu")):  # training may be under way in another thread
+                student = inspect_net(self._new_student(network), shape)
         except (RuntimeError, ValueError) as error:
             if isinstance(error, KDLabError):
                 raise
