@@ -155,6 +155,7 @@ class FakeStudy:
                 "seed": seed,
                 "step": step,
                 "epoch": step // 10 + 1,
+                "what": "term 'kd' is not finite",
                 "text": text,
             }
         )

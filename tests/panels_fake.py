@@ -263,11 +263,12 @@ class FakeStudy:
 
     def _fault(self, name: str) -> None:
         step, epoch = self.step_number + 1, self.step_number // self.steps_per_epoch + 1
+        what = "the gradient of its loss is not finite"
         text = (
-            f"Student {name!r} was stopped at step {step} (batch 1 of epoch {epoch}): the gradient of its "
-            "loss is not finite. Its weights are those of step 0. Lower the learning rate."
+            f"Student {name!r} was stopped at step {step} (batch 1 of epoch {epoch}): {what}. "
+            "Its weights are those of step 0. Lower the learning rate."
         )
-        self._ended[name] = {"kind": "failed", "step": step, "epoch": epoch, "text": text}
+        self._ended[name] = {"kind": "failed", "step": step, "epoch": epoch, "what": what, "text": text}
         self.board.post(note=text)
 
     # ---- snapshots -----------------------------------------------------------------------------------

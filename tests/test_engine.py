@@ -221,6 +221,7 @@ def test_options_that_cannot_work_are_refused_before_work(tmp_path):
     refused("CUDA graphs", compile="graphs")
     refused("teacher_views", teacher_views=0)
     refused("micro_batch", micro_batch=1)
+    refused("epochs 1 to 3", keep=[2, 99])
     refused("kept checkpoints", keep="sometimes")
     refused("option named 'epoch'", epoch=3)
     refused("checkpoint_seconds", checkpoint_seconds=0)
@@ -325,8 +326,12 @@ def test_two_different_second_views_are_refused(tmp_path):
         def __init__(self) -> None:
             super().__init__()
 
-    with pytest.raises(ConfigError, match="'a' and 'b' want different second views"):
+    with pytest.raises(ConfigError, match="Asking wants 'crop_flip'.*'b' has 'shift'.*two studies"):
         small(tmp_path, students={"a": Asking(), "b": AskingOther()})
+    study = small(tmp_path, students={"a": Asking(), "plain": "kd"})
+    for late in (lambda: study.add("b", AskingOther()), lambda: study.fork("plain", 1, method=AskingOther())):
+        with pytest.raises(ConfigError, match="AskingOther wants 'shift'"):
+            late()
 
 
 # ---- the record -----------------------------------------------------------------------------------------

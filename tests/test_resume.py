@@ -13,10 +13,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import kdlab
 from kdlab.errors import CheckpointError, StudyError
+from kdlab.training.checkpoint import Checkpoints
+from kdlab.training.meter import Meter
 from tests.small_study import SMALL, run_to, same, small, weights
 
 # Trains, with every change made to a file counted; the process is killed at the one asked for: before
@@ -107,7 +110,7 @@ def assert_equal(one, other):
                 )
     key = ["seed", "epoch", "student"]
     rows = [s.history().drop(columns="seconds").sort_values(key).reset_index(drop=True) for s in (one, other)]
-    assert rows[0].equals(rows[1])
+    pd.testing.assert_frame_equal(*rows, check_exact=True)
     for seed in one.seeds:
         assert one.snapshot_epochs(seed) == other.snapshot_epochs(seed)
 
@@ -137,6 +140,22 @@ def test_killed_at_any_moment(tmp_path, undisturbed):
             break
     child(folder, at=-1)
     assert_equal(whole, kdlab.load_study(folder, device="cpu"))
+
+
+def test_a_run_that_ends_between_an_epoch_and_its_row_writes_the_same_row(tmp_path, monkeypatch):
+    """The checkpoint then lies behind the epoch's last step, and nothing is trained before the row."""
+    settings = dict(students={"CMKD": "cmkd"}, checkpoint_seconds=1e-6)
+    whole = small(tmp_path, folder=tmp_path / "whole", **settings).fit(progress=False)
+    study = small(tmp_path, **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(Meter, "epoch_rows", lambda *_: (_ for _ in ()).throw(OSError("pulled the plug")))
+        with pytest.raises(OSError, match="plug"):
+            study.fit(progress=False)
+    position = Checkpoints(study.folder / "seed-0").load().students["CMKD"]
+    assert (position["step"], position["epoch"]) == (3, 1) and not len(study.history())
+    again = kdlab.load_study(study.folder, device="cpu").fit(progress=False)
+    assert any(column.startswith("detail/") for column in whole.history())
+    assert_equal(whole, again)
 
 
 def test_a_full_disk_stops_with_advice_and_loses_nothing(tmp_path):

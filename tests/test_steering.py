@@ -241,6 +241,12 @@ def test_wrong_commands_say_what_to_do_and_change_nothing(tmp_path):
     refused(KDLabError, "lr", lambda: study.add("new", kdlab.Student("kd", lr=-1)))
     refused(UnknownNameError, "'KD'", lambda: study.drop("KDD"))
     refused(StudyError, "behind the end", lambda: study.drop("KD", at_step=99))
+    for wrong in (-1, 1.5, "now", True):
+        refused(ConfigError, "at_step must be", lambda w=wrong: study.drop("KD", at_step=w))
+        refused(ConfigError, "at_step must be", lambda w=wrong: study.set("KD", "kd", weight=1.0, at_step=w))
+        refused(ConfigError, "at_step must be", lambda w=wrong: study.fork("KD", at_step=w, name="n"))
+    refused(ConfigError, "True or False, not 'off'", lambda: study.set("KD", "kd", enabled="off"))
+    refused(KDLabError, "there is none so far", lambda: study.network("KD", 1))
     refused(ConfigError, "from_seed", lambda: study.drop("KD", from_seed=7))
     refused(ConfigError, "at least one", lambda: study.set("KD", "kd"))
     assert study.state == "new"

@@ -553,3 +553,10 @@ def test_a_process_that_is_stopped_leaves_a_study_to_go_on_with(tmp_path: Path, 
     study = sweep.studies()["seed=0"]
     assert study.state == "stopped" and len(study.history()) >= 0
     assert (study.folder / "seed-0" / "last.safetensors").exists()
+
+
+def test_options_of_the_engine_can_be_swept() -> None:
+    points = make_points(*plain_grid({"precision": ["fp32", "bf16"]}, {"teacher_views": 2}))
+    assert [point.name for point in points] == ["precision=fp32_seed=0", "precision=bf16_seed=0"]
+    with pytest.raises(UnknownNameError, match="'options'"):
+        plain_grid({"options": [1]}, {})

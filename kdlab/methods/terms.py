@@ -65,13 +65,16 @@ class Term:
         """Change what is given; everything is checked before anything is changed.
 
         Raises:
-            ConfigError: a weight that is not a finite number, or an unreadable schedule.
+            ConfigError: a weight that is not a finite number, an unreadable schedule, or a switch that is
+                neither True nor False.
         """
+        if enabled is not None and not isinstance(enabled, bool):
+            raise ConfigError(f"enabled of term {self.name!r} must be True or False, not {enabled!r}.")
         new_weight = self.weight if weight is None else self._finite(weight)
         new_schedule = self.schedule if schedule is None else parse_schedule(schedule)
         self.weight, self.schedule = new_weight, new_schedule
         if enabled is not None:
-            self.enabled = bool(enabled)
+            self.enabled = enabled
 
     def state(self) -> dict[str, Any]:
         """What can be changed while training runs, as plain values for records."""

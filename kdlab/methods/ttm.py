@@ -43,10 +43,12 @@ class TTM(Method):
     status = "code"
     presets = {"CIFAR-100": {"weight": 45.0, "gamma": 0.1}, "with CRD": {"weight": 4.0, "gamma": 0.2}}
 
+    main = "ttm"
+    asks = "match the softened teacher, itself unsoftened"
+    compare = staticmethod(ttm)
+
     def __init__(self, weight: float = 45.0, gamma: float = 0.1, ce: float = 1.0) -> None:
-        super().__init__(
-            ce_term(ce), Term("ttm", weight, TAPS, "match the softened teacher, itself unsoftened")
-        )
+        super().__init__(ce_term(ce), Term(self.main, weight, TAPS, self.asks))
         self.gamma = number(self, "gamma", gamma, above=0)
 
     def build(self, student: NetSpec, teachers: Sequence[NetSpec]) -> None:
@@ -57,13 +59,13 @@ class TTM(Method):
         values = {}
         if "ce" in active:
             values["ce"] = cross_entropy(step.student.logits, step.target)
-        if "ttm" in active:
-            values["ttm"] = ttm(step.student.logits, step.teacher.logits, self.gamma)
+        if self.main in active:
+            values[self.main] = self.compare(step.student.logits, step.teacher.logits, self.gamma)
         return values
 
 
 @register
-class WTTM(Method):
+class WTTM(TTM):
     """Weighted TTM: samples that the teacher is unsure of count more.
 
         U_b  = sum_c (p_c^T)^gamma,    q = (p^T)^gamma / U
@@ -82,24 +84,6 @@ class WTTM(Method):
 
     key = "wttm"
     title = "WTTM"
-    paper = "Zheng, Yang, ICLR 2024, arXiv 2402.11148"
-    family = "logit"
-    status = "code"
-    presets = {"CIFAR-100": {"weight": 45.0, "gamma": 0.1}, "with CRD": {"weight": 4.0, "gamma": 0.2}}
-
-    def __init__(self, weight: float = 45.0, gamma: float = 0.1, ce: float = 1.0) -> None:
-        doc = "match the softened teacher, above all where the teacher is unsure"
-        super().__init__(ce_term(ce), Term("wttm", weight, TAPS, doc))
-        self.gamma = number(self, "gamma", gamma, above=0)
-
-    def build(self, student: NetSpec, teachers: Sequence[NetSpec]) -> None:
-        super().build(student, teachers)
-        same_classes(self, student, teachers[0])
-
-    def losses(self, step: Step, active: Collection[str]) -> dict[str, Tensor]:
-        values = {}
-        if "ce" in active:
-            values["ce"] = cross_entropy(step.student.logits, step.target)
-        if "wttm" in active:
-            values["wttm"] = wttm(step.student.logits, step.teacher.logits, self.gamma)
-        return values
+    main = "wttm"
+    asks = "match the softened teacher, above all where the teacher is unsure"
+    compare = staticmethod(wttm)

@@ -146,15 +146,23 @@ def read_study(folder: Path) -> dict[str, Any]:
     Raises:
         StudyError: there is none, it is damaged, or another version of kdlab wrote it.
     """
-    path = folder / "study.json"
+    return read_record(folder / "study.json", "study", "asked", STUDY_FORMAT)
+
+
+def read_record(path: Path, what: str, key: str, version: int) -> dict[str, Any]:
+    """A record in JSON that must have an entry `key` and the format `version`.
+
+    Raises:
+        StudyError: there is none, it is damaged, or another version of kdlab wrote it.
+    """
     if not path.exists():
-        raise StudyError(f"{folder} holds no study (no study.json); check the path.")
+        raise StudyError(f"{path.parent} holds no {what} (no {path.name}); check the path.")
     record = read_json(path)
-    if not isinstance(record, dict) or "asked" not in record:
-        raise StudyError(f"{path} is not the record of a study.")
-    if record.get("format") != STUDY_FORMAT:
+    if not isinstance(record, dict) or key not in record:
+        raise StudyError(f"{path} is not the record of a {what}.")
+    if record.get("format") != version:
         raise StudyError(
-            f"{path} has format {record.get('format')!r} and this kdlab reads format {STUDY_FORMAT}; "
+            f"{path} has format {record.get('format')!r} and this kdlab reads format {version}; "
             "open it with the version of kdlab that wrote it."
         )
     return record

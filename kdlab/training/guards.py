@@ -66,6 +66,7 @@ def stop_student(student: StudentRun, fault: Fault, checkpoints: Checkpoints) ->
         "kind": "failed",
         "step": fault.step,
         "epoch": fault.epoch,
+        "what": fault.what,
         "text": f"Student {student.name!r} was stopped at step {fault.step} (batch {fault.batch} of epoch "
         f"{fault.epoch}): {fault.what}. Its weights are those of step {student.step}. "
         "Lower the term's weight or the learning rate.",

@@ -110,9 +110,10 @@ class StudyResults(StudyState):
         if isinstance(epoch, int) and not isinstance(epoch, bool):
             kept = self._kept(name, folder)
             if epoch not in kept:
+                there = f"there are those of epochs {sorted(kept)}" if kept else "there is none so far"
                 raise CheckpointError(
-                    f"No checkpoint of {name!r} was kept after epoch {epoch}; there are those of epochs "
-                    f"{sorted(kept)} (Study(keep=...) chooses), 'last' and 'best'."
+                    f"No checkpoint of {name!r} was kept after epoch {epoch}; {there} "
+                    "(Study(keep=...) chooses which are kept)."
                 )
             tensors, _ = Checkpoints(folder).kept(name, kept[epoch])
             return {k.removeprefix("net|"): v for k, v in tensors.items() if k.startswith("net|")}

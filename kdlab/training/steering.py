@@ -275,6 +275,8 @@ class Steering(StudyState):
 
     def _give(self, command: Command, at_step: int | None, from_number: int | None) -> None:
         """Date a command, write it down and hand it on; on the training thread."""
+        if at_step is not None and (isinstance(at_step, bool) or not isinstance(at_step, int) or at_step < 0):
+            raise ConfigError(f"at_step must be a whole number of at least 0, not {at_step!r}.")
         run = self._run if self._run is not None and self._run.plan.phase == "students" else None
         subject = command["parent"] if command["kind"] == "fork" else command["student"]
         number, now = (self._seed_at_work(), 0) if command["kind"] == "add" else self._position(subject)

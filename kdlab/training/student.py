@@ -244,6 +244,7 @@ class StudentRun:
                 "test": self.best.test_accuracy,
             },
             "terms": {name: term.state() for name, term in self.method.terms.items()},
+            "details": {key: float(value) for key, value in self.method.details.items()},
         }
 
     def load_state(self, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -262,6 +263,8 @@ class StudentRun:
                 f"of one of them has changed since ({str(error).splitlines()[0]})."
             ) from error
         self.method.apply_terms(info["terms"])
+        # an epoch's row says them, and it may be due before the next step
+        self.method.details = {k: torch.tensor(v, dtype=torch.float64) for k, v in info["details"].items()}
         if self.scaler is not None and info["scaler"]:
             self.scaler.load_state_dict(info["scaler"])
         self.step, self.epoch, self.ended = info["step"], info["epoch"], info["ended"]

@@ -148,14 +148,23 @@ class Study(Worker):
         for spec in self._specs:
             if spec.name in self._asked_students:
                 raise ConfigError(f"{spec.name!r} names a student and a teacher; rename the student.")
-        views = {
-            s.method.second_view: name for name, s in self._asked_students.items() if s.method.second_view
-        }
-        if len(views) > 1:
-            raise ConfigError(
-                f"Students {' and '.join(map(repr, views.values()))} want different second views "
-                f"({' and '.join(views)}), and a study has one; put them into two studies."
-            )
+        for student in self._asked_students.values():
+            self._check_view(student)
+        kept = () if isinstance(self.options.keep, str) else self.options.keep
+        beyond = [epoch for epoch in kept if not 1 <= epoch <= self.epochs]
+        if beyond:
+            raise ConfigError(f"keep names epochs {beyond}, and the training has epochs 1 to {self.epochs}.")
+
+    def _check_view(self, student: Student) -> None:
+        """Refuse a second view that is not the one of the other students."""
+        wanted = student.method.second_view
+        others = {s.method.second_view: name for name, s in self.students.items() if s.method.second_view}
+        for view, name in others.items():
+            if wanted and view != wanted:
+                raise ConfigError(
+                    f"{student.method.title} wants {wanted!r} as second view of each batch and student "
+                    f"{name!r} has {view!r}, and a study has one; put them into two studies."
+                )
 
     def _check_networks(self) -> None:
         """Build everything once, untrained, so that what cannot work is refused now."""
@@ -169,6 +178,7 @@ class Study(Worker):
 
     def _check_student(self, student: Student, shapes: dict[Any, NetSpec] | None = None) -> None:
         """Refuse a student that cannot take the pictures, or whose method cannot work with the networks."""
+        self._check_view(student)
         known = {} if shapes is None else shapes
         key = student.network if isinstance(student.network, str | None) else id(student.network)
         if key not in known:

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from kdlab import data as kdata
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.methods import Method, make
 from kdlab.training import config
+from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe
 from kdlab.training.study import Study
 from kdlab.training.variants import Student
@@ -62,7 +63,10 @@ def plain_grid(
     """
     if not isinstance(grid, Mapping):
         raise ConfigError(f"A grid maps arguments of a study to lists of values, not {grid!r}.")
-    known = [name for name in inspect.signature(Study.__init__).parameters if name not in ("self", "folder")]
+    known = [
+        n for n in inspect.signature(Study.__init__).parameters if n not in ("self", "folder", "options")
+    ]
+    known += [field.name for field in fields(Options)]
     for key in (*grid, *fixed):
         if key == "folder":
             raise ConfigError("Each point of a sweep has a folder of its own; name that of the sweep alone.")

@@ -106,7 +106,7 @@ def load_sweep(folder: str | Path) -> Sweep:
         StudyError: the folder holds no sweep, or one of another version.
     """
     folder = Path(folder).absolute()
-    return Sweep(folder, _read(folder))
+    return Sweep(folder, config.read_record(folder / "sweep.json", "sweep", "points", SWEEP_FORMAT))
 
 
 class Sweep:
@@ -309,27 +309,12 @@ class Sweep:
 # ---- the folder -------------------------------------------------------------------------------------
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "sweep.json"
-    if not path.exists():
-        raise StudyError(f"{folder} holds no sweep (no sweep.json); check the path.")
-    record = read_json(path)
-    if not isinstance(record, dict) or "points" not in record:
-        raise StudyError(f"{path} is not the record of a sweep.")
-    if record.get("format") != SWEEP_FORMAT:
-        raise StudyError(
-            f"{path} has format {record.get('format')!r} and this kdlab reads format {SWEEP_FORMAT}; "
-            "open it with the version of kdlab that wrote it."
-        )
-    return record
-
-
 def _held(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The record of the very same sweep, if the folder holds it already; nothing for a new folder."""
     if not (folder / "sweep.json").exists():
         config.check_folder(folder, {})  # nothing else lies there, and it can be written to
         return {}
-    held = _read(folder)
+    held = config.read_record(folder / "sweep.json", "sweep", "points", SWEEP_FORMAT)
     now, then = ({**one["fixed"], **one["grid"]} for one in (asked, held))
     differing = sorted(k for k in {*now, *then} - {*_WHERE} if now.get(k) != then.get(k))
     if differing or list(asked["grid"]) != list(held["grid"]):
