@@ -321,12 +321,13 @@ def test_two_different_second_views_are_refused(tmp_path):
         """Wants another view."""
 
         key = "asking_other"
+        title = "AskingOther"
         second_view = "shift"
 
         def __init__(self) -> None:
             super().__init__()
 
-    with pytest.raises(ConfigError, match="Asking wants 'crop_flip'.*'b' has 'shift'.*two studies"):
+    with pytest.raises(ConfigError, match="wants 'crop_flip'.*'b' has 'shift'.*two studies"):
         small(tmp_path, students={"a": Asking(), "b": AskingOther()})
     study = small(tmp_path, students={"a": Asking(), "plain": "kd"})
     for late in (lambda: study.add("b", AskingOther()), lambda: study.fork("plain", 1, method=AskingOther())):
