@@ -71,6 +71,7 @@ class FakeStudy:
         self.epochs = snapshots[-1]
         self.folder = Path(folder)
         self.teacher_name = teacher
+        self.teacher_names = [teacher] if teacher else []
         self.steps_per_epoch = 10
         self.state = "finished" if trained else "new"
         self.error = None

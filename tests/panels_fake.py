@@ -48,6 +48,7 @@ class FakeStudy:
     `fault_at` (student -> step) has a guard stop that student alone."""
 
     teacher_name = "teacher"
+    teacher_names = ("teacher",)
     seeds = [0]
     steps_per_epoch = 20
 

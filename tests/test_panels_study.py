@@ -13,6 +13,7 @@ import pytest
 from panels_fake import FakeStudy
 
 import kdlab
+from kdlab.errors import ConfigError
 from kdlab.panels import StudyPanel
 
 
@@ -109,8 +110,8 @@ def test_the_last_frame_is_painted(make_panel: Callable[..., StudyPanel]) -> Non
     study = FakeStudy(200, delay=0.0)
     panel = make_panel(study)
     ask(panel, "play")
-    until(lambda: panel.desk.live["label"] == "finished")
-    assert shown_step(panel) == 200 and panel.desk.live["progress"]["value"] == 1.0
+    until(lambda: panel.desk.live["label"] == "finished" and shown_step(panel) == 200)
+    assert panel.desk.live["progress"]["value"] == 1.0
     assert not any(panel.desk.live["buttons"].values())
     until(lambda: len(panel.curves.figure.data[0].x) == 200)
     until(lambda: len(panel.curves.figure.data[1].x) == 10)
@@ -414,3 +415,33 @@ def test_a_stopped_study_goes_on_from_its_folder(
     ask(panel, "play")
     until(lambda: panel.desk.live["label"] == "finished", 60)
     assert panel.study.error is None
+
+
+# ---- drawn from within a cell ------------------------------------------------------------------------
+
+
+def test_a_panel_is_kept_up_to_date_from_within_the_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where widgets cannot be written to from a thread: nothing but the cell's thread draws."""
+    shown: list[StudyPanel] = []
+    painting: set[int] = set()
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    paint = StudyPanel.paint
+
+    def watched(panel: StudyPanel, news: dict[str, Any]) -> float | None:
+        painting.add(threading.get_ident())
+        return paint(panel, news)
+
+    monkeypatch.setattr(StudyPanel, "paint", watched)
+    study = small(tmp_path / "study")
+    study.fit(live="cell", progress=False)
+    (panel,) = shown
+    assert study.state == "finished" and painting == {threading.get_ident()}
+    assert panel.desk.live["state"] == "finished" and panel.painter.frames > 1
+    assert any(len(trace.y) > 1 for trace in panel.curves.figure.data if trace.y is not None)
+    ask(panel, "set", student="CMKD", term="feature", weight=0.5)  # after the end: refused, and that is shown
+    assert panel.desk.live["errors"] and painting == {threading.get_ident()}
+    panel.close()
+    with pytest.raises(ConfigError, match="live must be 'cell'"):
+        study.fit(live="thread")

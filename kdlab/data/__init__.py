@@ -9,6 +9,7 @@ on the device as bytes. `kdlab.data.shapes.make` draws pictures with known facto
 from kdlab.data import augment, shapes
 from kdlab.data.catalog import data_root, download, load, names, table
 from kdlab.data.dataset import ImageData, Split, normalize
+from kdlab.data.probe_set import ProbeSet, choose_probe_set
 from kdlab.data.resident import Batch, Batches, eval_batches
 from kdlab.data.store import write_npz
 
@@ -16,8 +17,10 @@ __all__ = [
     "Batch",
     "Batches",
     "ImageData",
+    "ProbeSet",
     "Split",
     "augment",
+    "choose_probe_set",
     "data_root",
     "download",
     "eval_batches",

@@ -38,7 +38,8 @@ class Painter:
     drawing itself is slow; news that arrive meanwhile coalesce. An error in one view is handed to
     `on_error` and neither ends the painter nor disturbs the other views. The painter rests without
     using the processor while nothing happens, goes on when the study is played again, from the
-    panel or from Python, and ends with `close`.
+    panel or from Python, and ends with `close`. Where widgets cannot be written to from a thread,
+    `draw` does the same on the thread that calls it.
 
     Attributes:
         frames: how many frames were drawn.
@@ -66,9 +67,19 @@ class Painter:
         self._thread = threading.Thread(target=self._run, daemon=True, name="kdlab-painter")
 
     def start(self) -> Painter:
-        """Begin to draw."""
+        """Begin to draw, on a thread of its own."""
         self._thread.start()
         return self
+
+    def draw(self, until: Callable[[], bool] = lambda: True) -> None:
+        """Draw on the calling thread instead, until `until()` says so and everything posted is drawn."""
+        while True:
+            last = until()
+            news = self._source.take(0.0 if last else min(self._patience(), 0.1))
+            if news or self._is_due():
+                self._frame(news, rest=not last)
+            if last:
+                return
 
     def close(self, timeout: float = 5.0) -> bool:
         """Ask the painter to end and wait for it; True if it did within `timeout` seconds.
@@ -76,7 +87,7 @@ class Painter:
         What was posted before is still drawn.
         """
         self._closing.set()
-        return self._ended.wait(timeout)
+        return self._thread.ident is None or self._ended.wait(timeout)
 
     @property
     def ended(self) -> bool:
@@ -106,7 +117,7 @@ class Painter:
     def _is_due(self) -> bool:
         return any(at <= time.monotonic() for at in self._due.values())
 
-    def _frame(self, news: dict[str, Any]) -> None:
+    def _frame(self, news: dict[str, Any], rest: bool = True) -> None:
         start = time.monotonic()
         for number, view in enumerate(self._views):
             self._due.pop(number, None)
@@ -120,11 +131,13 @@ class Painter:
         self.frames += 1
         if self._pulse is not None and not self._closing.is_set():
             self.lags = [*self.lags[-99:], self._pulse.wait(1.0)]
+        if not rest:
+            return
         spent = time.monotonic() - start
-        rest = self._gap - spent
+        pause = self._gap - spent
         if self._pulse is None:  # no page to ask: let drawing take at most a third of the time
-            rest = max(rest, 2 * spent)
-        self._closing.wait(max(0.0, rest))
+            pause = max(pause, 2 * spent)
+        self._closing.wait(max(0.0, pause))
 
     def _report(self, where: str, error: BaseException) -> None:
         if self._on_error is None:

@@ -44,10 +44,13 @@ class StudyPanel(widgets.VBox):
     Args:
         study: a `kdlab.Study`, new or loaded.
         hz: most frames a second.
+        in_cell: draw only in `watch` and when the panel is used, on the thread that does so, and never
+            on a thread of its own: for notebooks where widgets cannot be written to from a thread.
     """
 
-    def __init__(self, study: Any, *, hz: float = 8.0) -> None:
+    def __init__(self, study: Any, *, hz: float = 8.0, in_cell: bool = False) -> None:
         self.study = study
+        self._in_cell, self._watching = in_cell, False
         self._lock = threading.Lock()  # guards the notes of the callbacks below
         self._requested: tuple[str, float] | None = None
         self._asked: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
@@ -77,8 +80,24 @@ class StudyPanel(widgets.VBox):
         for part in (self.desk, self.pulse, *figures):
             answer_while_busy(part)
         views: list[View] = [self.curves, self.embedding, self]
-        news = study.board.subscribe()
-        self.painter = Painter(news, views, hz=hz, pulse=self.pulse, on_error=self._show_error).start()
+        # a page cannot answer while a cell is at work on the thread that hears answers
+        pulse = None if in_cell else self.pulse
+        self.painter = Painter(study.board.subscribe(), views, hz=hz, pulse=pulse, on_error=self._show_error)
+        if not in_cell:
+            self.painter.start()
+
+    def watch(self) -> None:
+        """Draw on this thread until the training ends; of a panel made with `in_cell`."""
+        self._watching = True
+        try:
+            self.painter.draw(until=self.study.control.finished.is_set)
+        finally:
+            self._watching = False
+
+    def _draw_at_once(self) -> None:
+        """What a gesture changed, where there is no thread that draws."""
+        if self._in_cell and not self._watching:
+            self.painter.draw()
 
     # ---- what the page asks for (any thread) -------------------------------------------------------------
 
@@ -93,6 +112,7 @@ class StudyPanel(widgets.VBox):
             with self._lock:
                 self._answered = max(self._answered, int(message.get("id", 0)))
             self._poke()
+            self._draw_at_once()
 
     def _do(self, message: dict[str, Any]) -> None:
         action = message["do"]
@@ -166,6 +186,7 @@ class StudyPanel(widgets.VBox):
         curves.key, curves.log, curves.zoom, curves.seed = desk.curve, desk.log, desk.zoom, self._seed()
         curves.dark = self.embedding.dark = desk.dark
         self._poke()
+        self._draw_at_once()
 
     def _seed(self) -> int | None:
         """The seed that is shown; None for the latest."""

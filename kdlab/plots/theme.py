@@ -105,7 +105,7 @@ def styles(students: Sequence[str], teachers: Sequence[str] = ()) -> dict[str, S
 
 def of_study(study: Any) -> dict[str, Style]:
     """The styles of a study's networks as they are now; those who come later do not change them."""
-    return styles(study.names, [study.teacher_name] if study.teacher_name else [])
+    return styles(study.names, study.teacher_names)
 
 
 def class_style(label: int) -> tuple[str, str]:

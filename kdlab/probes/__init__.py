@@ -12,6 +12,7 @@ from kdlab.probes.embedding import Embedding, embed
 from kdlab.probes.linear import LinearProbeResult, linear_probe
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
 from kdlab.probes.representation import Representation, measure
+from kdlab.probes.result import Result, load_result
 from kdlab.probes.ridge import fit_ridge
 from kdlab.probes.softmax import SoftmaxFit, fit_softmax
 from kdlab.probes.sources import Source, as_source
@@ -25,6 +26,7 @@ __all__ = [
     "LinearProbeResult",
     "LogitDecomposition",
     "Representation",
+    "Result",
     "SoftmaxFit",
     "Source",
     "as_source",
@@ -34,6 +36,7 @@ __all__ = [
     "fit_softmax",
     "learning_curves",
     "linear_probe",
+    "load_result",
     "logit_decomposition",
     "measure",
     "metrics",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.words import absent, listed
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AttentionMaps:
+class AttentionMaps(Result):
     """Activation attention of m pictures: N networks x E epochs x stages.
 
     Attributes:
@@ -36,6 +37,8 @@ class AttentionMaps:
         predicted: network -> (E, m) predicted classes, where logits are known; -1 at epochs of which
             the network has no snapshot. The maps of those epochs are not there either.
     """
+
+    figure: ClassVar[str] = "attention"
 
     networks: tuple[str, ...]
     teachers: tuple[str, ...]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdlab.errors import StudyError, unknown_name
+from kdlab.probes.result import Result
 from kdlab.probes.words import listed, mean_over_seeds, percent
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ KEYS = {
 
 
 @dataclass(frozen=True)
-class LearningCurves:
+class LearningCurves(Result):
     """Values per epoch: S students x R seeds x E epochs, NaN where nothing was recorded.
 
     Attributes:
@@ -36,6 +37,8 @@ class LearningCurves:
         marks: commands given while training: dicts with kind, seed, epoch, student and text; forks also
             with parent. A fork has values from the epoch on in which it was made.
     """
+
+    figure: ClassVar[str] = "curves"
 
     key: str
     label: str

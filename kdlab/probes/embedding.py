@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from kdlab.probes.alignment import ALIGNMENTS, into_teacher_space, residual
 from kdlab.probes.maps import plane, steady_tsne, trustworthiness
 from kdlab.probes.metrics import knn_purity
 from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.threads import single_thread
 from kdlab.probes.tsne import ONE_THREAD_POINTS
@@ -26,7 +27,7 @@ _POINTS = 1000  # of all networks together, where the number of pictures is not 
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(Result):
     """Coordinates of n pictures as N networks show them at E epochs, in one plane.
 
     A network that has no snapshot of an epoch (it came later or went earlier than others) has NaN there.
@@ -48,6 +49,8 @@ class Embedding:
         k: neighbours counted. perplexity: of t-SNE, NaN for PCA.
         protocol: how it was made, in words.
     """
+
+    figure: ClassVar[str] = "embedding"
 
     method: str
     align: str

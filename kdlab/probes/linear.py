@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.evaluate import Scores, check_parts, evaluate_tables, work
 from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.words import absent, listed, mean_over_seeds, percent, plural
 
@@ -25,7 +26,7 @@ _SOFTMAX_WORK = 5e8  # multiply-adds a gradient (half a minute in all); above, "
 
 
 @dataclass(frozen=True)
-class LinearProbeResult:
+class LinearProbeResult(Result):
     """Held-out accuracy of linear probes: N networks x E epochs x L layers x S seeds.
 
     NaN where a network has no snapshot of an epoch (it came later or went earlier than others), or no
@@ -47,6 +48,8 @@ class LinearProbeResult:
         probe: "softmax" or "ridge".
         protocol: how it was measured, in words.
     """
+
+    figure: ClassVar[str] = "probe_depth"
 
     networks: tuple[str, ...]
     teachers: tuple[str, ...]

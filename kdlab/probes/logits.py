@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from kdlab.errors import ConfigError
 from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.result import Result
 from kdlab.probes.sources import as_source
 from kdlab.probes.words import absent, listed, percent
 
@@ -27,7 +28,7 @@ SWEEP = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
-class LogitDecomposition:
+class LogitDecomposition(Result):
     """KL(teacher || student) = TCKD + (1 - p_t^T) NCKD of n pictures and S students.
 
     Losses are multiplied by tau^2, as in training (Zhao et al., CVPR 2022).
@@ -46,6 +47,8 @@ class LogitDecomposition:
         sweep: (T,) temperatures. sweep_share: (S, T) batch TCKD / batch KD at each.
         sweep_kd: (S, T) batch KD.
     """
+
+    figure: ClassVar[str] = "logits"
 
     students: tuple[str, ...]
     roster: tuple[str, ...]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from kdlab.errors import ConfigError
 
 AS_GIVEN = -1  # the "epoch" of networks and arrays that come without one
 
@@ -24,6 +26,7 @@ class Representation:
         projected: (n, d_teacher) in the teacher's space, or None.
         attention: stage name -> (m, h, w), mean over channels of the squared map, of the first m
             evaluation pictures.
+        classifier: weight (K, d) and bias (K,) of the linear layer that reads the embedding, or None.
     """
 
     network: str
@@ -34,32 +37,46 @@ class Representation:
     logits: np.ndarray | None = None
     projected: np.ndarray | None = None
     attention: Mapping[str, np.ndarray] = field(default_factory=dict)
+    classifier: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @torch.no_grad()
 def measure(
-    net: nn.Module, images: Tensor, *, name: str = "network", batch_size: int = 256
+    net: nn.Module,
+    images: Tensor | Callable[[np.ndarray], Tensor],
+    *,
+    name: str = "network",
+    batch_size: int = 256,
+    n: int | None = None,
 ) -> Representation:
     """What `net` shows of `images` in eval mode; the mode it was in is put back.
 
     Args:
         net: a kdlab network, or any classifier (its stages are then found by `kdlab.models.tap`).
-        images: (n, C, H, W), normalised as the network was trained.
+        images: (n, C, H, W), normalised as the network was trained; or, for more than fit into memory,
+            a function that gives those at some places (then with `n`).
         name: how to call it in figures.
         batch_size: pictures at a time.
+        n: how many pictures there are, where `images` is a function.
     """
+    given = images  # under another name, as a function below reads it
+    take = (lambda places: given[places]) if isinstance(given, Tensor) else given
+    n = len(images) if isinstance(images, Tensor) else n
+    if not n:
+        raise ConfigError("There is no picture to look at.")
     if not hasattr(net, "features") or not hasattr(net, "stage_names"):
         from kdlab import models
 
-        net = models.tap(net, input_shape=tuple(images.shape[1:]))
+        net = models.tap(net, input_shape=tuple(take(np.arange(1)).shape[1:]))
     parameter = next(net.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     was_training = net.training
     net.eval()
     parts: list[dict[str, Tensor]] = []
     try:
-        for start in range(0, len(images), batch_size):
-            seen = net.features(images[start : start + batch_size].to(device))  # type: ignore[operator]
+        for start in range(0, n, batch_size):
+            places = np.arange(start, min(start + batch_size, n))
+            seen = net.features(take(places).to(device))  # type: ignore[operator]
             part = {"embedding": seen.embedding, "logits": seen.logits}
             for stage, value in zip(net.stage_names, seen.stages, strict=True):  # type: ignore[arg-type]
                 part[f"stage|{stage}"] = value.mean(dim=(2, 3))
@@ -78,4 +95,13 @@ def measure(
         embedding=joined["embedding"],
         logits=joined["logits"],
         attention=group("attention"),
+        classifier=_classifier(net),
     )
+
+
+def _classifier(net: nn.Module) -> tuple[np.ndarray, np.ndarray] | None:
+    layer = getattr(net, "classifier", None)
+    if not isinstance(layer, nn.Linear):
+        return None
+    bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+    return layer.weight.detach().float().cpu().numpy(), bias.detach().float().cpu().numpy()

@@ -32,7 +32,10 @@ class Source:
         target: (n,) labels; index: (n,) position in the original data set.
         fit: (n,) bool; True where probes and alignments may be fitted, False where they are evaluated.
         images: (n, C, H, W) uint8, or None.
-        class_names: one a class.
+        class_names: one a class; coarse: (n,) super-class of each picture, or None.
+        factors: name -> (n,) what each picture was made of, where the data set knows; factor_names:
+            name -> names of its values.
+        attention_count: maps are kept of the first so many evaluation pictures; None means of all.
     """
 
     teachers: tuple[str, ...]
@@ -46,6 +49,12 @@ class Source:
     read: Callable[[str, int, int], Any]
     read_epochs: Callable[[int, str | None], Sequence[int]]
     attention_count: int | None = None
+    read_net: Callable[[str, int, int], nn.Module] | None = None
+    take: Callable[[np.ndarray], Tensor] | None = None
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    factor_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    coarse: np.ndarray | None = None
+    coarse_names: tuple[str, ...] = ()
     _cache: OrderedDict[tuple[str, int, int], Any] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -59,6 +68,29 @@ class Source:
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
             return self._cache[key]
+
+    def net(self, network: str, epoch: int, seed: int) -> nn.Module:
+        """The network itself, frozen and in eval mode, for what must be computed through it.
+
+        Raises:
+            ConfigError: features were given, and no network.
+            CheckpointError: no weights of that epoch were kept.
+        """
+        if self.read_net is None:
+            raise ConfigError(
+                f"{network!r} was given as features, and this needs the network itself; give the module."
+            )
+        return self.read_net(network, AS_GIVEN if network in self.teachers else epoch, seed)
+
+    def inputs(self, places: np.ndarray) -> Tensor:
+        """Pictures as networks take them: (len(places), C, H, W) float32, normalised.
+
+        Raises:
+            ConfigError: there are no pictures.
+        """
+        if self.take is None:
+            raise ConfigError("There are no pictures to look at; give images=... or data=...")
+        return self.take(places)
 
     def epochs(self, seed: int, network: str | None = None) -> list[int]:
         """Epochs of which there are snapshots (of one student, if named), ascending; 0 is before training.
@@ -155,7 +187,9 @@ def as_source(
     target: Any = None,
     fit: Any = None,
     images: Any = None,
-    teacher: str | None = None,
+    data: Any = None,
+    n: int = 2000,
+    teacher: str | Iterable[str] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Source:
     """A `Source` of whatever a user gives.
@@ -163,11 +197,15 @@ def as_source(
     Args:
         source: a study; or name -> one of: an array (n, p), a mapping layer -> array, a snapshot or
             `Representation`, a module. One of these without a name is called "network".
-        target: (n,) labels; needed for everything but a study.
+        target: (n,) labels; needed for everything but a study, unless `data` has them.
         fit: (n,) bool, True where probes may be fitted; every second picture of each class if not given.
-        images: (n, C, H, W) normalised pictures; needed for modules.
-        teacher: which of the names is the teacher.
-        class_names: one a class; their numbers if not given.
+        images: (n, C, H, W) pictures for modules, uint8 or floats normalised as the networks were trained.
+        data: a data set or its name, instead of `images` and `target`: n pictures of its validation and
+            test parts, chosen as a study chooses them. Features must be of these pictures in this order
+            (`kdlab.data.choose_probe_set`).
+        n: pictures of `data`.
+        teacher: which of the names are teachers.
+        class_names: one a class; those of `data`, or their numbers, if not given.
 
     Raises:
         ConfigError: something is missing, or the numbers of samples differ.
@@ -177,58 +215,130 @@ def as_source(
     if hasattr(source, "snapshot") and hasattr(source, "probe_set"):
         return _from_study(source)
     named = source if isinstance(source, Mapping) else {"network": source}
+    if not named:
+        raise ConfigError("There is no network to look at; give at least one.")
+    pictures = _from_data(data, n) if data is not None else _from_images(images, target, fit)
+    labels = pictures["target"]
+    views = {
+        str(name): _as_view(str(name), value, pictures["take"], len(labels)) for name, value in named.items()
+    }
+    for name, view in views.items():
+        _check_length(name, view, len(labels))
+    teachers = () if teacher is None else _as_tuple(teacher)
+    for name in teachers:
+        if name not in views:
+            raise unknown_name("network", name, views)
+    if pictures["fit"].shape != labels.shape:
+        raise ConfigError(f"fit must hold True or False for each of the {len(labels)} samples.")
+    if class_names:
+        pictures["class_names"] = tuple(class_names)
+    nets = {str(name): value for name, value in named.items() if isinstance(value, nn.Module)}
+    epoch = max(view.epoch for view in views.values())
+    return Source(
+        teachers=teachers,
+        students=tuple(name for name in views if name not in teachers),
+        seeds=(0,),
+        read=lambda network, epoch, seed: views[network],
+        read_epochs=lambda seed, network: [epoch],
+        read_net=(lambda network, epoch, seed: _given_net(nets, network)) if nets else None,
+        **pictures,
+    )
+
+
+def _from_images(images: Any, target: Any, fit: Any) -> dict[str, Any]:
+    """What a `Source` says of pictures that were given."""
     if target is None:
         raise ConfigError("Give the labels of the samples: target=...")
     labels = np.asarray(torch.as_tensor(target).cpu(), dtype=np.int64)
-    views = {str(name): _as_view(str(name), value, images) for name, value in named.items()}
-    for name, view in views.items():
-        _check_length(name, view, len(labels))
-    if teacher is not None and teacher not in views:
-        raise unknown_name("network", teacher, views)
-    parts = _every_second(labels) if fit is None else np.asarray(fit, dtype=bool)
-    if parts.shape != labels.shape:
-        raise ConfigError(f"fit must hold True or False for each of the {len(labels)} samples.")
-    classes = int(labels.max()) + 1
-    epoch = max(view.epoch for view in views.values())
-    return Source(
-        teachers=() if teacher is None else (teacher,),
-        students=tuple(name for name in views if name != teacher),
-        seeds=(0,),
-        target=labels,
-        index=np.arange(len(labels)),
-        fit=parts,
-        images=None,
-        class_names=tuple(class_names) if class_names else tuple(map(str, range(classes))),
-        read=lambda network, epoch, seed: views[network],
-        read_epochs=lambda seed, network: [epoch],
-    )
+    if labels.ndim != 1 or not len(labels):
+        raise ConfigError(f"target must hold one label for each sample, not shape {labels.shape}.")
+    shown, take = _shown(images)
+    return {
+        "target": labels,
+        "index": np.arange(len(labels)),
+        "fit": _every_second(labels) if fit is None else np.asarray(fit, dtype=bool),
+        "images": shown,
+        "take": take,
+        "class_names": tuple(map(str, range(int(labels.max()) + 1))),
+    }
+
+
+def _from_data(data: Any, n: int) -> dict[str, Any]:
+    """What a `Source` says of the pictures that a study of `data` would look at."""
+    from kdlab.data import choose_probe_set, load
+
+    held = load(data) if isinstance(data, str) else data
+    return _of_probe_set(choose_probe_set(held, n), held)
+
+
+def _of_probe_set(probe: Any, data: Any) -> dict[str, Any]:
+    labels = np.asarray(probe.labels, dtype=np.int64)
+    return {
+        "target": labels,
+        "index": np.asarray(probe.index, dtype=np.int64),
+        "fit": np.asarray(probe.fit, dtype=bool),
+        "images": np.asarray(probe.images),
+        "class_names": tuple(data.class_names),
+        "take": lambda places: data.normalize(probe.images[torch.as_tensor(places)]),
+        "factors": {name: np.asarray(v) for name, v in getattr(probe, "factors", {}).items()},
+        "factor_names": dict(getattr(data, "factor_names", {})),
+        "coarse": _coarse(data, labels),
+        "coarse_names": tuple(getattr(data, "coarse_names", None) or ()),
+    }
+
+
+def _coarse(data: Any, labels: np.ndarray) -> np.ndarray | None:
+    table = getattr(data, "fine_to_coarse", None)
+    return None if table is None else np.asarray(table, dtype=np.int64)[labels]
+
+
+def _shown(images: Any) -> tuple[np.ndarray | None, Callable[[np.ndarray], Tensor] | None]:
+    """Pictures as bytes for showing, and as networks take them."""
+    if images is None:
+        return None, None
+    given = torch.as_tensor(images).detach().cpu()
+    if given.ndim != 4:
+        raise ConfigError(f"images must be (samples, channels, height, width), not {tuple(given.shape)}.")
+    if given.dtype == torch.uint8:
+        return given.numpy(), lambda places: given[torch.as_tensor(places)].float() / 255
+    given = given.float()
+    low = given.amin(dim=(0, 2, 3), keepdim=True)
+    width = (given.amax(dim=(0, 2, 3), keepdim=True) - low).clamp_min(1e-12)
+    shown = ((given - low) / width * 255).round().to(torch.uint8)
+    return shown.numpy(), lambda places: given[torch.as_tensor(places)]
+
+
+def _given_net(nets: Mapping[str, nn.Module], network: str) -> nn.Module:
+    if network not in nets:
+        raise ConfigError(
+            f"{network!r} was given as features, and this needs the network itself; give the module."
+        )
+    return nets[network]
 
 
 def _from_study(study: Any) -> Source:
     probe = study.probe_set
-    name = getattr(study, "teacher_name", "")
     return Source(
-        teachers=(name,) if name else (),
+        teachers=tuple(study.teacher_names),
         students=tuple(study.names),
         seeds=tuple(study.seeds),
-        target=np.asarray(probe.labels, dtype=np.int64),
-        index=np.asarray(probe.index, dtype=np.int64),
-        fit=np.asarray(probe.fit, dtype=bool),
-        images=np.asarray(probe.images),
-        class_names=tuple(study.data.class_names),
         read=lambda network, epoch, seed: study.snapshot(network, epoch=epoch, seed=seed),
         read_epochs=lambda seed, network: study.snapshot_epochs(seed, network=network),
         attention_count=int(probe.attention_count),
+        read_net=lambda network, epoch, seed: study.network(
+            network, "last" if epoch == AS_GIVEN else epoch, seed
+        ).cpu(),
+        **_of_probe_set(probe, study.data),
     )
 
 
-def _as_view(name: str, value: Any, images: Any) -> Any:
+def _as_view(name: str, value: Any, take: Callable[[np.ndarray], Tensor] | None, n: int) -> Any:
     if hasattr(value, "stages") and hasattr(value, "embedding"):
         return value
     if isinstance(value, nn.Module):
-        if images is None:
+        if take is None:
             raise ConfigError(f"{name!r} is a module; give the pictures it is to look at: images=...")
-        return measure(value, torch.as_tensor(images), name=name)
+        return measure(value, take, name=name, n=n)
     if isinstance(value, Mapping):
         return Representation(name, stages={str(layer): _array(name, x) for layer, x in value.items()})
     return Representation(name, embedding=_array(name, value))

@@ -9,7 +9,7 @@ from kdlab.training.control import Control
 from kdlab.training.events import Board, Subscription
 from kdlab.training.options import Options
 from kdlab.training.recipes import RECIPES, Recipe, get_recipe
-from kdlab.training.snapshots import ProbeSet, Snapshot
+from kdlab.training.snapshots import Snapshot
 from kdlab.training.study import Study, load_study
 from kdlab.training.teachers import TeacherInfo, get_teacher
 from kdlab.training.variants import Student
@@ -22,7 +22,6 @@ __all__ = [
     "Board",
     "Control",
     "Options",
-    "ProbeSet",
     "Recipe",
     "Snapshot",
     "Student",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kdlab.data import ProbeSet
 from kdlab.methods import Method
 from kdlab.models.features import NetSpec, inspect_net
 from kdlab.training import config
 from kdlab.training.roster import build_method, data_facts
 from kdlab.training.seeds import seeded
-from kdlab.training.snapshots import ProbeSet
 
 if TYPE_CHECKING:
     from kdlab.training.study import Study
@@ -92,4 +92,7 @@ def _snapshot(net: NetSpec, probe: ProbeSet, method: Method | None, teachers: Se
     if method is not None and method.overrides("project") and teachers:
         half += teachers[0].embedding_dim
     maps = len(probe.attention_positions) * sum(h * w for _, h, w in net.stages)
-    return count * (2 * half + 4 * net.num_classes) + 4 * maps
+    linear = 0
+    if method is None or not method.overrides("predict"):
+        linear = (net.embedding_dim + 1) * net.num_classes
+    return count * (2 * half + 4 * net.num_classes) + 4 * (maps + linear)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kdlab.data import Batch, Batches
+from kdlab.data import Batch, Batches, ProbeSet
 from kdlab.errors import StudyError
 from kdlab.training import guards
 from kdlab.training.allocator import keep_freed_memory
@@ -31,7 +31,7 @@ from kdlab.training.preparation import Stopped, Workshop
 from kdlab.training.record import RunRecord
 from kdlab.training.roster import MEMORY_FORMAT, Roster
 from kdlab.training.seeds import derive, seeded
-from kdlab.training.snapshots import ProbeSet, Snapshot, measure, save_snapshots
+from kdlab.training.snapshots import Snapshot, measure, save_snapshots
 from kdlab.training.student import StepInputs, StudentRun
 from kdlab.training.teacher_pass import TeacherPass
 

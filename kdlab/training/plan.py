@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from kdlab.data import ImageData
+from kdlab.data import ImageData, ProbeSet
 from kdlab.models.features import StagedNet
 from kdlab.training.commands import Command
 from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe
-from kdlab.training.snapshots import ProbeSet
 from kdlab.training.variants import Student
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kdlab import models
 from kdlab.errors import CheckpointError, StudyError, unknown_name
 from kdlab.models.features import StagedNet
 from kdlab.training.checkpoint import Checkpoints
-from kdlab.training.files import read_tensors
+from kdlab.training.files import read_info, read_tensors
+from kdlab.training.seeds import derive, seeded
 from kdlab.training.snapshots import Snapshot, load_snapshot, snapshot_names
 from kdlab.training.state import StudyState
 from kdlab.training.teachers import freeze
@@ -87,8 +89,8 @@ class StudyResults(StudyState):
 
         Args:
             name: of a student or teacher.
-            epoch: "last" (the last checkpoint), "best" (highest validation accuracy), or one of the
-                epochs whose checkpoints were kept (`kept_epochs`).
+            epoch: "last" (the last checkpoint), "best" (highest validation accuracy), one of the
+                epochs whose checkpoints were kept (`kept_epochs`), or 0 (a student before training).
             seed: of the run; None is the first.
 
         Raises:
@@ -101,6 +103,9 @@ class StudyResults(StudyState):
                 if spec.module is None:
                     models.load_checkpoint(teacher, self.folder / "teachers" / f"{number}.safetensors")
                 return freeze(teacher)
+        if epoch == 0 and not isinstance(epoch, bool):
+            with seeded(derive(self._seed(seed), "student"), torch.device("cpu")):  # as the roster does
+                return freeze(self._new_student(self.students[name].network))
         own = self._weights(name, epoch, self._seed_folder(self._seed(seed)))
         net = self._new_student(self.students[name].network)
         net.load_state_dict({k: v for k, v in own.items() if not k.startswith("method|")})
@@ -109,6 +114,8 @@ class StudyResults(StudyState):
     def _weights(self, name: str, epoch: str | int, folder: Path) -> dict[str, Tensor]:
         if isinstance(epoch, int) and not isinstance(epoch, bool):
             kept = self._kept(name, folder)
+            if epoch not in kept and epoch == self._last_whole_epoch(name, folder):
+                return self._weights(name, "last", folder)
             if epoch not in kept:
                 there = f"there are those of epochs {sorted(kept)}" if kept else "there is none so far"
                 raise CheckpointError(
@@ -125,6 +132,14 @@ class StudyResults(StudyState):
         if not tensors:
             raise CheckpointError(f"No weights of {name!r} have been saved yet ({path} has none).")
         return {k.removeprefix(prefix): v for k, v in tensors.items()}
+
+    def _last_whole_epoch(self, name: str, folder: Path) -> int | None:
+        """The epoch at whose end the last checkpoint of a student lies, if it lies at one's."""
+        path = folder / "last.safetensors"
+        place = read_info(path)["students"].get(name) if path.exists() else None
+        if place is None or place["step"] % self.steps_per_epoch:
+            return None
+        return int(place["step"] // self.steps_per_epoch)
 
     def kept_epochs(self, student: str, seed: int | None = None) -> list[int]:
         """Epochs of a student whose checkpoints were kept; for `network` and quick forks."""

@@ -14,81 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdlab.data import ImageData, Split
+from kdlab.data import ImageData, ProbeSet
 from kdlab.errors import ConfigError
 from kdlab.methods import Method, Step
 from kdlab.models.features import Features, StagedNet
 from kdlab.training.files import merge_tensors, read_info, read_tensors, write_tensors
 
 _FP16_MAX = 6e4
-
-
-@dataclass(frozen=True)
-class ProbeSet:
-    """Held-out pictures that every snapshot looks at, never trained on.
-
-    Attributes:
-        images: (n, C, H, W) uint8.
-        labels: (n,) int64.
-        index: (n,) int64 position in the original part of the data set.
-        fit: (n,) bool; True: from the validation split, for fitting probes and alignments;
-            False: from the test split, for evaluating them.
-        attention_count: attention maps are kept for the first so many evaluation pictures.
-    """
-
-    images: Tensor
-    labels: Tensor
-    index: Tensor
-    fit: np.ndarray
-    attention_count: int
-
-    @property
-    def attention_positions(self) -> np.ndarray:
-        """Positions (within the probe set) of the pictures whose attention maps are kept."""
-        return np.flatnonzero(~self.fit)[: self.attention_count]
-
-    def evaluation_part(self, count: int | None = None) -> ProbeSet:
-        """Only the evaluation pictures, at most the first `count`; for quick live views."""
-        keep = torch.from_numpy(np.flatnonzero(~self.fit)[:count])
-        fit = np.zeros(len(keep), dtype=bool)
-        attention = min(self.attention_count, len(keep))
-        return ProbeSet(self.images[keep], self.labels[keep], self.index[keep], fit, attention)
-
-    def save(self, path: Path) -> None:
-        """Write the pictures and labels."""
-        tensors = {"images": self.images, "labels": self.labels, "index": self.index}
-        write_tensors(
-            path, {**tensors, "fit": torch.from_numpy(self.fit)}, {"attention": self.attention_count}
-        )
-
-    @staticmethod
-    def load(path: Path) -> ProbeSet:
-        """Read what `save` wrote."""
-        t, info = read_tensors(path)
-        return ProbeSet(t["images"], t["labels"], t["index"], t["fit"].numpy(), info["attention"])
-
-
-def choose_probe_set(data: ImageData, size: int = 2000, attention: int = 16) -> ProbeSet:
-    """A fixed probe set: up to `size`/2 validation and `size`/2 test pictures, the same share of each class.
-
-    Classes take turns in each part, so that its first pictures show all of them.
-    """
-    if size < 8:
-        raise ConfigError(f"probe_size must be at least 8, not {size}.")
-    parts = [_class_by_class(split, size // 2) for split in (data.val, data.test)]
-    fit = np.repeat([True, False], [len(p) for p in parts])
-    join = [torch.cat([getattr(p, key) for p in parts]).cpu() for key in ("images", "labels", "index")]
-    return ProbeSet(join[0], join[1], join[2], fit, min(attention, len(parts[1])))
-
-
-def _class_by_class(split: Split, size: int) -> Split:
-    labels = split.labels.cpu()
-    rank = torch.zeros_like(labels)  # how many of the same class come before
-    for label in labels.unique():
-        where = (labels == label).nonzero()[:, 0]
-        rank[where] = torch.arange(len(where))
-    order = torch.argsort(rank * (int(labels.max()) + 1) + labels, stable=True)
-    return split.take(order[:size].to(split.labels.device))
+_LINEAR = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -106,6 +39,8 @@ class Snapshot:
         attention: stage name -> (m, h, w), mean over channels of the squared map, for the pictures
             at `ProbeSet.attention_positions`.
         side: name -> (n, K) logits of further predictors of the method.
+        classifier: weight (K, d) and bias (K,) of the linear classifier that reads the embedding; None
+            where a method predicts in another way.
     """
 
     network: str
@@ -117,6 +52,7 @@ class Snapshot:
     projected: np.ndarray | None = None
     attention: dict[str, np.ndarray] = field(default_factory=dict)
     side: dict[str, np.ndarray] = field(default_factory=dict)
+    classifier: tuple[np.ndarray, np.ndarray] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Half-precision tensors for the file (logits and attention stay in single precision)."""
@@ -129,6 +65,8 @@ class Snapshot:
             out[key] = torch.from_numpy(value.astype(np.float16 if fits else np.float32))
         out.update({f"attention|{k}": torch.from_numpy(v) for k, v in self.attention.items()})
         out.update({f"side|{k}": torch.from_numpy(v) for k, v in self.side.items()})
+        if self.classifier is not None:
+            out |= {f"classifier|{k}": torch.from_numpy(v) for k, v in zip(_LINEAR, self.classifier)}
         return out
 
     @staticmethod
@@ -149,7 +87,27 @@ class Snapshot:
             projected=arrays.get("projected"),
             attention=group("attention"),
             side=group("side"),
+            classifier=_pair(group("classifier")),
         )
+
+
+def save_probe_set(path: Path, probe: ProbeSet) -> None:
+    """Write pictures, labels and what else a probe set has."""
+    tensors = {"images": probe.images, "labels": probe.labels, "index": probe.index}
+    tensors |= {f"factor|{name}": values for name, values in probe.factors.items()}
+    tensors["fit"] = torch.from_numpy(probe.fit)
+    write_tensors(path, tensors, {"attention": probe.attention_count})
+
+
+def load_probe_set(path: Path) -> ProbeSet:
+    """Read what `save_probe_set` wrote."""
+    t, info = read_tensors(path)
+    factors = {k.removeprefix("factor|"): v for k, v in t.items() if k.startswith("factor|")}
+    return ProbeSet(t["images"], t["labels"], t["index"], t["fit"].numpy(), info["attention"], factors)
+
+
+def _pair(linear: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    return (linear["weight"], linear["bias"]) if linear else None
 
 
 def save_snapshots(path: Path, snapshots: Sequence[Snapshot]) -> None:
@@ -241,10 +199,23 @@ def measure(
             parts[name].append(_read(features, step, method, net.stage_names, attention[rows].to(device)))
     for module, mode in modes:
         module.train(mode)
-    return [
-        Snapshot.from_tensors(name, epoch, seed, {k: torch.cat([p[k] for p in part]) for k in part[0]})
-        for name, part in parts.items()
-    ]
+    out = []
+    for name, part in parts.items():
+        tensors = {k: torch.cat([p[k] for p in part]) for k in part[0]} | _linear(*nets[name])
+        out.append(Snapshot.from_tensors(name, epoch, seed, tensors))
+    return out
+
+
+def _linear(net: StagedNet, method: Method | None) -> dict[str, Tensor]:
+    """The classifier that reads the embedding, where it is what predicts."""
+    if method is not None and method.overrides("predict"):
+        return {}
+    layer = net.classifier
+    bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+    return {
+        f"classifier|{k}": v.detach().float().cpu()
+        for k, v in zip(_LINEAR, (layer.weight, bias), strict=True)
+    }
 
 
 def _overrides(method: Method, *names: str) -> bool:

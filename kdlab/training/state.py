@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kdlab import models
-from kdlab.data import ImageData
+from kdlab.data import ImageData, ProbeSet
 from kdlab.errors import ConfigError, StudyError, unknown_name
 from kdlab.methods import Method
 from kdlab.models.features import StagedNet
@@ -24,7 +24,6 @@ from kdlab.training.loop import Run
 from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe
 from kdlab.training.record import Record
-from kdlab.training.snapshots import ProbeSet
 from kdlab.training.teacher_specs import TeacherSpec
 from kdlab.training.teachers import TeacherInfo
 from kdlab.training.variants import Student
@@ -109,6 +108,11 @@ class StudyState:
     def teacher_name(self) -> str:
         """Name of the first teacher, or "" without one."""
         return self._specs[0].name if self._specs else ""
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """Names of all teachers."""
+        return [spec.name for spec in self._specs]
 
     @property
     def epochs(self) -> int:

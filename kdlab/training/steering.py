@@ -29,23 +29,29 @@ class Steering(StudyState):
             return "paused"
         return "preparing" if self._run is None else "training"
 
-    def fit(self, progress: bool = True, *, tensorboard: bool = False) -> Self:
+    def fit(self, progress: bool = True, *, live: str | None = None, tensorboard: bool = False) -> Self:
         """Train to the end, showing a bar; Ctrl-C stops and leaves a study that can be gone on with.
 
         Args:
             progress: show a bar, and at the end the students that had to be stopped.
+            live: "cell" shows the panel instead of the bar and keeps it up to date from within this
+                cell, for notebooks that cannot change widgets from a thread (Colab); interrupt the cell
+                to change something, and run it again. Elsewhere `panel()` needs no cell to wait.
             tensorboard: also write everything for TensorBoard, into `tensorboard/` of the folder.
 
         Raises:
+            ConfigError: `live` is something else.
             KDLabError: what made the training fail; all other errors are raised as they are.
         """
+        if live not in (None, "cell"):
+            raise ConfigError(f"live must be 'cell' or None, not {live!r}.")
         if progress and self._state == "new":
             print(f"The study will take {self.footprint()} in {self.folder}.")
-        with show_progress(self.board, progress):
+        watch = self._wait_for_end if live is None else self._shown_in_cell()
+        with show_progress(self.board, progress and live is None):
             self.start(tensorboard=tensorboard)
             try:
-                while not self.control.finished.wait(0.2):
-                    pass
+                watch()
             except KeyboardInterrupt:
                 self.control.stop()
                 self.control.finished.wait()
@@ -57,6 +63,20 @@ class Steering(StudyState):
             if self._state == "stopped":
                 print(f"Stopped; kdlab.load_study({str(self.folder)!r}).fit() goes on from here.")
         return self
+
+    def _wait_for_end(self) -> None:
+        while not self.control.finished.wait(0.2):
+            pass
+
+    def _shown_in_cell(self) -> Callable[[], None]:
+        """Show a panel; what keeps it up to date until the training ends."""
+        from IPython.display import display
+
+        from kdlab.panels import StudyPanel
+
+        panel = StudyPanel(self, in_cell=True)
+        display(panel)  # type: ignore[no-untyped-call]
+        return panel.watch
 
     def start(self, paused: bool = False, *, tensorboard: bool = False) -> Self:
         """Begin or go on training in a worker thread and return at once.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kdlab import data as kdata
-from kdlab.data import ImageData
+from kdlab.data import ImageData, ProbeSet, choose_probe_set
 from kdlab.errors import ConfigError, DataError, KDLabError, StudyError
 from kdlab.models.features import NetSpec, inspect_net
 from kdlab.training import config
@@ -20,7 +20,7 @@ from kdlab.training.options import Options
 from kdlab.training.recipes import Recipe, get_recipe
 from kdlab.training.roster import build_method
 from kdlab.training.seeds import choose_device, seeded
-from kdlab.training.snapshots import ProbeSet, choose_probe_set, snapshot_epochs
+from kdlab.training.snapshots import load_probe_set, snapshot_epochs
 from kdlab.training.teacher_specs import TeacherSpec, check_teachers, teacher_specs
 from kdlab.training.variants import Student, class_name
 from kdlab.training.worker import Worker
@@ -319,7 +319,7 @@ def load_study(
     except (DataError, ConfigError):
         if data is not None or data_root is not None:
             raise
-        probe = ProbeSet.load(folder / "probe_set.safetensors")
+        probe = load_probe_set(folder / "probe_set.safetensors")
         study.data = study.whole_data = _data_for_views(probe, asked, record["facts"])
         study._views_only = True
     study._read_folder()
@@ -352,4 +352,13 @@ def _data_for_views(probe: ProbeSet, asked: Mapping[str, Any], facts: Mapping[st
         "y_test": y[~probe.fit],
         "class_names": facts["class_names"],
     }
-    return replace(kdata.load(arrays), name=name, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+    coarse = facts.get("coarse_names")
+    return replace(
+        kdata.load(arrays),
+        name=name,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        coarse_names=tuple(coarse) if coarse else None,
+        fine_to_coarse=tuple(facts["fine_to_coarse"]) if coarse else None,
+        factor_names={name: tuple(values) for name, values in facts.get("factor_names", {}).items()},
+    )

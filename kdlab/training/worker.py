@@ -22,7 +22,7 @@ from kdlab.training.loop import Run
 from kdlab.training.plan import RunPlan
 from kdlab.training.record import RunRecord
 from kdlab.training.results import StudyResults
-from kdlab.training.snapshots import ProbeSet, measure, save_snapshots
+from kdlab.training.snapshots import load_probe_set, measure, save_probe_set, save_snapshots
 from kdlab.training.steering import Steering
 from kdlab.training.teacher_specs import TeacherSpec
 from kdlab.training.teachers import TeacherInfo, freeze
@@ -196,12 +196,15 @@ class Worker(Steering, StudyResults):
     def _write_asked(self) -> None:
         if (self.folder / "study.json").exists():
             return
-        self.probe_set.save(self.folder / "probe_set.safetensors")
+        save_probe_set(self.folder / "probe_set.safetensors", self.probe_set)
         facts = {
             "class_names": list(self.data.class_names),
             "description": self.data.describe(),
             "mean": list(self.data.mean),
             "std": list(self.data.std),
+            "coarse_names": self.data.coarse_names and list(self.data.coarse_names),
+            "fine_to_coarse": self.data.fine_to_coarse and list(self.data.fine_to_coarse),
+            "factor_names": {name: list(values) for name, values in self.data.factor_names.items()},
             "train_images": len(self.data.train),
             "student_parameters": inspect_net(self._new_student(), self.data.input_shape).parameters,
         }
@@ -227,7 +230,7 @@ class Worker(Steering, StudyResults):
 
     def _read_folder(self) -> None:
         """Take up what lies in the folder: probe set, teachers' facts, records, commands."""
-        self._probe_set = ProbeSet.load(self.folder / "probe_set.safetensors")
+        self._probe_set = load_probe_set(self.folder / "probe_set.safetensors")
         path = self.folder / "teachers" / "teachers.json"
         if path.exists():
             self.teachers = [TeacherInfo(net=None, **facts) for facts in read_json(path)]
