@@ -47,9 +47,10 @@ lint: install-test
 	  || { echo "make: clear the notebooks above: nbstripout notebooks/*.ipynb"; exit 1; }
 
 # Other files there are what these share. The one for GPUs runs where PyTorch sees one.
-benches := imports throughput lockstep overhead accuracy_bf16
+benches := imports throughput lockstep overhead accuracy_bf16 probes
 bench: install-test
 	@for name in $(benches); do echo; echo "== $$name"; $(run) benchmarks/$$name.py $(ARGS) || exit 1; done
+	@echo; echo "== methods --speed"; $(run) benchmarks/methods.py --speed $(ARGS)
 	@! $(run) -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || $(run) benchmarks/gpu.py $(ARGS)
 
 install:

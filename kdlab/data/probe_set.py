@@ -63,14 +63,15 @@ def choose_probe_set(data: ImageData, size: int = 2000, attention: int = 16) -> 
     """
     if size < 8:
         raise ConfigError(f"probe_size must be at least 8, not {size}.")
-    parts = [_class_by_class(split, size // 2) for split in (data.val, data.test)]
+    parts = [stratified(split, size // 2) for split in (data.val, data.test)]
     fit = np.repeat([True, False], [len(p) for p in parts])
     join = [torch.cat([getattr(p, key) for p in parts]).cpu() for key in ("images", "labels", "index")]
     factors = {name: torch.cat([p.factors[name] for p in parts]).cpu() for name in parts[1].factors}
     return ProbeSet(join[0], join[1], join[2], fit, min(attention, len(parts[1])), factors)
 
 
-def _class_by_class(split: Split, size: int) -> Split:
+def stratified(split: Split, size: int) -> Split:
+    """The first `size` pictures when classes take turns, each in its own order."""
     labels = split.labels.cpu()
     rank = torch.zeros_like(labels)  # how many of the same class come before
     for label in labels.unique():

@@ -9,6 +9,7 @@ from kdlab.plots.curves import curves
 from kdlab.plots.embedding import embedding
 from kdlab.plots.logits import logit_classes, logit_sample, logit_sweep, logits
 from kdlab.plots.probe_depth import probe_depth
+from kdlab.plots.pull import pull, pull_arrows, pull_conflicts
 from kdlab.plots.theme import Style, recolour, styles
 
 __all__ = [
@@ -21,6 +22,9 @@ __all__ = [
     "logit_sweep",
     "logits",
     "probe_depth",
+    "pull",
+    "pull_arrows",
+    "pull_conflicts",
     "recolour",
     "styles",
 ]

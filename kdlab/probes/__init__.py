@@ -6,11 +6,13 @@
 """
 
 from kdlab.probes import metrics
+from kdlab.probes.arrows import PullArrows, pull_arrows
 from kdlab.probes.attention import AttentionMaps, attention_maps
 from kdlab.probes.curves import LearningCurves, learning_curves
 from kdlab.probes.embedding import Embedding, embed
 from kdlab.probes.linear import LinearProbeResult, linear_probe
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
+from kdlab.probes.pull import Pull, TermGradients, pull, term_gradients
 from kdlab.probes.representation import Representation, measure
 from kdlab.probes.result import Result, load_result
 from kdlab.probes.ridge import fit_ridge
@@ -25,10 +27,13 @@ __all__ = [
     "LearningCurves",
     "LinearProbeResult",
     "LogitDecomposition",
+    "Pull",
+    "PullArrows",
     "Representation",
     "Result",
     "SoftmaxFit",
     "Source",
+    "TermGradients",
     "as_source",
     "attention_maps",
     "embed",
@@ -40,5 +45,8 @@ __all__ = [
     "logit_decomposition",
     "measure",
     "metrics",
+    "pull",
+    "pull_arrows",
+    "term_gradients",
     "tsne",
 ]

@@ -35,6 +35,7 @@ class Source:
         class_names: one a class; coarse: (n,) super-class of each picture, or None.
         factors: name -> (n,) what each picture was made of, where the data set knows; factor_names:
             name -> names of its values.
+        study: whose networks these are, or None.
         attention_count: maps are kept of the first so many evaluation pictures; None means of all.
     """
 
@@ -55,6 +56,7 @@ class Source:
     factor_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coarse: np.ndarray | None = None
     coarse_names: tuple[str, ...] = ()
+    study: Any = None
     _cache: OrderedDict[tuple[str, int, int], Any] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -328,6 +330,7 @@ def _from_study(study: Any) -> Source:
         read_net=lambda network, epoch, seed: study.network(
             network, "last" if epoch == AS_GIVEN else epoch, seed
         ).cpu(),
+        study=study,
         **_of_probe_set(probe, study.data),
     )
 

@@ -115,6 +115,7 @@ _PROBES: tuple[tuple[str, str, Callable[[Source, list[int]], str]], ...] = (
     ("space", "Teacher and students in one space", sections.space),
     ("attention", "Where they look", lambda src, _: sections.attention(src)),
     ("logits", "What KD asks for", lambda src, _: sections.decomposition(src)),
+    ("pull", "Where each loss pulls", lambda src, _: sections.pull(src)),
 )
 
 

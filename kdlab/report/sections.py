@@ -204,5 +204,32 @@ def decomposition(src: Source) -> str:
     return _join(parts)
 
 
+def pull(src: Source) -> str:
+    """Gradients of the terms, at the last epoch."""
+    result = probes.pull(src)
+    parts = [
+        FigurePart(
+            "pull-norm",
+            "How strongly each loss pulls, from the first stage to the logits",
+            plots.pull(result),
+            "Every loss has a gradient: the direction in which it would change what the student shows of a "
+            "picture. A line that ends early belongs to a loss that reads an early stage and says nothing "
+            "about what comes after it. The scale is logarithmic: one grid line is a factor of ten.",
+        )
+    ]
+    if any(len(terms) > 1 for terms in result.terms.values()):
+        parts.append(
+            FigurePart(
+                "pull-conflicts",
+                "Which losses agree, and which fight",
+                plots.pull_conflicts(result),
+                "Cosine between the gradients of two losses at the embedding: +1 both want the same, 0 they "
+                "do not touch each other, -1 what one gains the other loses. Empty cells: one of the two does "
+                "not reach the embedding.",
+            )
+        )
+    return _join(parts)
+
+
 def _join(parts: Sequence[FigurePart]) -> str:
     return "".join(part.html() for part in parts)

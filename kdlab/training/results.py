@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from kdlab.training.teachers import freeze
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from kdlab.training.revive import Revived
+    from kdlab.training.study import Study
 
 
 class StudyResults(StudyState):
@@ -110,6 +113,15 @@ class StudyResults(StudyState):
         net = self._new_student(self.students[name].network)
         net.load_state_dict({k: v for k, v in own.items() if not k.startswith("method|")})
         return freeze(net)
+
+    def revive(self, name: str, epoch: int | str = "last", seed: int | None = None) -> Revived:
+        """A student's network and its method with all trained parts, as they were; to be looked into.
+
+        See `kdlab.training.revive.revive`.
+        """
+        from kdlab.training.revive import revive
+
+        return revive(cast("Study", self), name, epoch, seed)
 
     def _weights(self, name: str, epoch: str | int, folder: Path) -> dict[str, Tensor]:
         if isinstance(epoch, int) and not isinstance(epoch, bool):
