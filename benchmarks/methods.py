@@ -43,8 +43,8 @@ EASED: dict[str, tuple[str, Any]] = {
     "at": ("weight 62.5", {"key": "at", "terms": {"at": {"weight": 62.5}}}),  # as 1000 on 32x32 maps: / (h w)
     "ttm": ("lr 0.01", kdlab.Student("ttm", lr=0.01)),  # 45 times a KL without warm-up is much at 0.05
     # its published weight beside CRD; samples that the teacher is unsure of count several times
-    "wttm": ("weight 4, lr 0.01", kdlab.Student(kdlab.methods.get("wttm")(weight=4.0, gamma=0.2), lr=0.01)),
-    "gpac": ("attention 62.5", kdlab.methods.get("gpac")(attention=62.5)),  # as that of AT
+    "wttm": ("weight 4, lr 0.01", kdlab.Student(kdlab.methods.WTTM(weight=4.0, gamma=0.2), lr=0.01)),
+    "gpac": ("attention 62.5", kdlab.methods.GPAC(attention=62.5)),  # as that of AT
 }
 """A second student of methods whose defaults are far too strong here: what differs, and the student."""
 WHY = {

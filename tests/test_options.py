@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdlab.errors import ConfigError, UnknownNameError
-from kdlab.training.options import Options, autocast, native_bf16, numerics, tf32
+from kdlab.training.options import Options, autocast, native_bf16, numerics, processor_threads, tf32
 
 CPU = torch.device("cpu")
 
@@ -28,6 +28,7 @@ CPU = torch.device("cpu")
         ({"teacher_views": True}, "teacher_views must be"),
         ({"teacher_views": 2.0}, "teacher_views must be"),
         ({"micro_batch": 1}, "at least 2 pictures .batch normalisation"),
+        ({"threads": 0}, "threads must be None or a whole number of at least 1"),
         ({"keep": "geometrical"}, "did you mean 'geometric'"),
         ({"keep": [1, -2]}, "keep must be one of geometric, all, none or a list of epochs"),
         ({"keep": 3}, "keep must be one of"),
@@ -183,3 +184,19 @@ def test_deterministic_names_what_cannot_be_reproduced() -> None:
     with numerics(Options(deterministic=True), CPU), pytest.raises(RuntimeError, match="deterministic"):
         torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))  # the order of writes decides
     torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "threads, pixels, inside", [(None, 64, 1), (None, 1024, 2), (3, 64, 3), (1, 1024, 1)]
+)
+def test_threads_of_the_processor_follow_the_pictures(threads: int | None, pixels: int, inside: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with processor_threads(Options(threads=threads), pixels, CPU):
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == 2
+        with processor_threads(Options(threads=threads), pixels, "cuda"):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -106,13 +106,13 @@ def pull(
     for row in range(1, rows + 1):
         fig.update_yaxes(title=_VALUES[value], row=row, col=1)
     height = 300 * rows + 110
-    sliders = {}
+    sliders: dict[str, Any] = {}
     if epoch_slider and len(epochs) > 1:
         fig.frames = [
             go.Frame(name=str(epoch), data=[trace for trace, _ in traces(epoch)]) for epoch in epochs
         ]
         _fixed_range(fig, result, value)
-        sliders = {"sliders": [theme.slider(list(map(str, epochs)), "epoch ", len(epochs) - 1)]}
+        sliders["sliders"] = [theme.slider(list(map(str, epochs)), "epoch ", len(epochs) - 1)]
         height += theme.SLIDER_HEIGHT
     fig = theme.apply(fig, summary=result.summary, title=title, height=height, dark=dark, **sliders)
     fig.update_layout(legend_y=1 + 26 / height, margin_t=96 if title else 72)  # clear of the panels' names
@@ -204,7 +204,7 @@ def pull_conflicts(
         fig.add_trace(heat(name, result.epochs[-1]), row=s // columns + 1, col=s % columns + 1)
     fig.update_yaxes(autorange="reversed")
     height = 290 * rows + 60
-    sliders = {}
+    sliders: dict[str, Any] = {}
     if epoch_slider and len(result.epochs) > 1:
         fig.frames = [go.Frame(name=str(e), data=[heat(n, e) for n in names]) for e in result.epochs]
         sliders = {

@@ -224,7 +224,7 @@ def pull(src: Source) -> str:
                 "Which losses agree, and which fight",
                 plots.pull_conflicts(result),
                 "Cosine between the gradients of two losses at the embedding: +1 both want the same, 0 they "
-                "do not touch each other, -1 what one gains the other loses. Empty cells: one of the two does "
+                "do not touch each other, -1 what one gains the other loses. Empty cells: one of them does "
                 "not reach the embedding.",
             )
         )

@@ -25,7 +25,7 @@ from kdlab.training.commands import Command
 from kdlab.training.control import Control
 from kdlab.training.events import Board
 from kdlab.training.meter import Meter
-from kdlab.training.options import numerics
+from kdlab.training.options import numerics, processor_threads
 from kdlab.training.plan import RunPlan
 from kdlab.training.preparation import Stopped, Workshop
 from kdlab.training.record import RunRecord
@@ -100,7 +100,9 @@ class Run:
         Raises:
             StudyError: no student is left that could be trained, or something failed.
         """
-        with numerics(self.plan.options, self.plan.device):
+        options, device = self.plan.options, self.plan.device
+        pixels = self.data.input_shape[1] * self.data.input_shape[2]
+        with numerics(options, device), processor_threads(options, pixels, device):
             try:
                 finished = self._train()
             finally:

@@ -62,7 +62,7 @@ class Study(Worker):
             looked at.
         checkpoint_seconds: at most so much training is lost when the process is killed.
         **options: how it is computed and what is kept, see `kdlab.training.Options`: precision,
-            teacher_precision, compile, deterministic, teacher_views, micro_batch, keep.
+            teacher_precision, compile, deterministic, teacher_views, micro_batch, keep, threads.
 
     Raises:
         ConfigError: a name, value or combination that cannot work.
