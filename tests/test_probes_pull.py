@@ -250,13 +250,14 @@ def test_figures_show_every_term_epoch_and_summary(study: kdlab.Study) -> None:
     assert result.plot().layout.meta["summary"] == result.summary
     fights = plots.pull_conflicts(result)
     assert len(fights.data) == 3 and len(fights.frames) == 4  # "alone" has nothing to fight with
+    assert len(plots.pull_conflicts(result, place="logits").data) == 1  # hints do not reach the logits
     kd = next(trace for trace in fights.data if "KD" in trace.hovertemplate)
-    at = result.places["KD"].index("embedding")
+    at = result.places["KD"].index("layer3")
     assert float(kd.z[0][1]) == pytest.approx(result.cosine["KD", 3][at][0, 1])
     arrows = probes.pull_arrows(result, "KD")
     for by in ("class", "picture"):
         fig = plots.pull_arrows(arrows, by=by, dark=True)
-        assert [t.name for t in fig.data[1:]] == list(arrows.terms)
+        assert {t.name for t in fig.data[1:]} == set(arrows.terms)
     with pytest.raises(UnknownNameError):
         plots.pull_conflicts(result, place="layer9")
     with pytest.raises(UnknownNameError):

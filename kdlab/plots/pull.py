@@ -19,6 +19,8 @@ _VALUES = {
     "norm": "mean gradient norm of a picture",
     "share": "share of the total pull",
 }
+_LONGEST = 0.16  # of the longest arrow, in spans of the cloud; all are drawn on that scale
+_SHORT = {EMBEDDING: "embed."}  # on the axis of a narrow panel
 _DIVERGING = [[0.0, "#D55E00"], [0.5, "#F7F7F7"], [1.0, "#0072B2"]]  # Okabe and Ito's pair for minus and plus
 
 
@@ -66,7 +68,7 @@ def pull(
         shared_yaxes=True,
         subplot_titles=[theme.shortened(name, 26) for name in names],
         horizontal_spacing=0.03,
-        vertical_spacing=0.22 / rows,
+        vertical_spacing=0.3 / rows,
     )
     epochs = result.epochs
 
@@ -83,7 +85,7 @@ def pull(
                 out.append(
                     (
                         go.Scatter(
-                            x=list(result.places[name]),
+                            x=[_SHORT.get(place, place) for place in result.places[name]],
                             y=y,
                             name=term,
                             legendgroup=term,
@@ -101,6 +103,7 @@ def pull(
     for trace, s in traces(epochs[-1]):
         fig.add_trace(trace, row=s // columns + 1, col=s % columns + 1)
     fig.update_yaxes(type="log" if value == "norm" else "linear", exponentformat="power")
+    fig.update_xaxes(tickangle=0, tickfont=dict(size=11))
     if value == "share":
         fig.add_hline(y=0, line=dict(color=theme.FAINT, width=1))
     for row in range(1, rows + 1):
@@ -141,7 +144,7 @@ def _all_terms(result: Pull) -> list[str]:
 def pull_conflicts(
     result: Pull,
     *,
-    place: str = EMBEDDING,
+    place: str | None = None,
     epoch_slider: bool = True,
     title: str | None = None,
     dark: bool = False,
@@ -150,37 +153,42 @@ def pull_conflicts(
 
     Args:
         result: from `kdlab.probes.pull`.
-        place: a stage, "embedding" or "logits".
+        place: a stage, "embedding" or "logits"; each student's last stage if not given.
         epoch_slider: a slider over epochs; else the last epoch alone.
         title: of the figure.
         dark: light lines on dark paper.
 
     Raises:
-        ConfigError: no student has such a place, or more than one term.
+        ConfigError: no student has such a place, or two terms that reach it.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    names = [n for n in result.students if place in result.places[n] and len(result.terms[n]) > 1]
+    known = dict.fromkeys(p for n in result.students for p in result.places[n])
+    if place is not None and place not in known:
+        raise unknown_name("place", place, known)
+    where = {name: place or result.deepest(name) for name in result.students}
+    reaching = {name: _reaching(result, name, where[name]) for name in result.students}
+    names = [name for name in result.students if len(reaching[name]) > 1]
     if not names:
-        known = dict.fromkeys(p for n in result.students for p in result.places[n])
-        if place not in known:
-            raise unknown_name("place", place, known)
-        raise ConfigError("No student has two terms that could agree or fight.")
-    columns = min(len(names), 3)
+        raise ConfigError(f"No student has two terms that reach {place or 'its last stage'}.")
+    columns = min(len(names), 2)
     rows = -(-len(names) // columns)
     fig = make_subplots(
         rows=rows,
         cols=columns,
         subplot_titles=[theme.shortened(name, 26) for name in names],
-        horizontal_spacing=0.12,
-        vertical_spacing=0.3 / rows,
+        horizontal_spacing=0.16,
+        vertical_spacing=0.26 / rows,
     )
 
     def heat(name: str, epoch: int) -> Any:
-        at, terms = result.places[name].index(place), result.terms[name]
+        at, terms = result.places[name].index(where[name]), reaching[name]
+        own = [result.terms[name].index(term) for term in terms]
         found = result.cosine.get((name, epoch))
-        table = np.full((len(terms), len(terms)), np.nan) if found is None else found[at].copy()
+        table = np.full((len(terms), len(terms)), np.nan)
+        if found is not None:
+            table = found[at][np.ix_(own, own)].copy()
         np.fill_diagonal(table, np.nan)
         text = [[f"{v:+.2f}" if np.isfinite(v) else "" for v in row] for row in table]
         return go.Heatmap(
@@ -189,7 +197,7 @@ def pull_conflicts(
             y=list(terms),
             text=text,
             texttemplate="%{text}",
-            textfont=dict(size=13, color="#1b1f24"),
+            textfont=dict(size=13),  # no colour: plotly then takes one that can be read on the cell
             colorscale=_DIVERGING,
             zmin=-1,
             zmax=1,
@@ -213,8 +221,21 @@ def pull_conflicts(
             ]
         }
         height += theme.SLIDER_HEIGHT
-    summary = f"Cosine between the pulls of each pair of terms at the {place}. {result.summary}"
+    at = place or "last stage"
+    summary = f"Cosine between the pulls of each pair of terms at the {at}. {result.summary}"
     return theme.apply(fig, summary=summary, title=title, height=height, legend=False, dark=dark, **sliders)
+
+
+def _reaching(result: Pull, name: str, place: str) -> list[str]:
+    """Terms of a student that pull at a place at one of the epochs."""
+    if place not in result.places[name]:
+        return []
+    at = result.places[name].index(place)
+    return [
+        term
+        for t, term in enumerate(result.terms[name])
+        if any(norms[t, at] > 0 for (n, _), norms in result.norm.items() if n == name)
+    ]
 
 
 def pull_arrows(
@@ -257,9 +278,17 @@ def pull_arrows(
     else:
         place = np.linspace(0, len(result.base) - 1, min(most, len(result.base))).round().astype(int)
         start, ends = result.base[place], {term: arrows[place] for term, arrows in result.arrows.items()}
+    longest = max(float(np.linalg.norm(arrows, axis=1).max()) for arrows in ends.values())
+    span = float(np.ptp(result.base, axis=0).max())
+    grown = _LONGEST * span / max(longest, 1e-300)
+    ends = {  # those that do not reach the embedding have nothing to show
+        term: arrows * grown
+        for term, arrows in ends.items()
+        if np.linalg.norm(arrows, axis=1).max() > 1e-6 * longest
+    }
     looks = term_styles([term for term in result.terms if term != TOTAL])
-    looks[TOTAL] = theme.Style(theme.INK, "solid", "circle", 2.4)
-    for term, arrows in ends.items():
+    looks[TOTAL] = theme.Style(theme.FAINT, "solid", "circle", 6)
+    for term, arrows in sorted(ends.items(), key=lambda pair: pair[0] != TOTAL):  # the sum lies below
         look = looks[term]
         x = np.stack([start[:, 0], start[:, 0] + arrows[:, 0], np.full(len(start), np.nan)], axis=1).ravel()
         y = np.stack([start[:, 1], start[:, 1] + arrows[:, 1], np.full(len(start), np.nan)], axis=1).ravel()
@@ -270,11 +299,12 @@ def pull_arrows(
                 y=y,
                 name=term,
                 mode="lines+markers",
-                line=dict(color=look.color, dash=look.dash, width=look.width if by == "class" else 1.2),
+                line=dict(color=look.color, dash=look.dash, width=look.width / (1 if by == "class" else 2)),
                 marker=dict(
                     symbol="arrow",
                     angleref="previous",
-                    size=np.tile([0, head, 0], len(start)),
+                    size=np.tile([1, head, 1], len(start)),
+                    opacity=np.tile([0.0, 1.0, 0.0], len(start)),  # a head at the end alone
                     color=look.color,
                 ),
                 hovertemplate=f"{term}<extra></extra>",

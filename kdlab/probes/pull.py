@@ -75,6 +75,11 @@ class Pull(Result):
         """The last of the epochs at which this student was looked at."""
         return max(epoch for name, epoch in self.norm if name == student)
 
+    def deepest(self, student: str) -> str:
+        """The last stage of a student, which most terms reach; the embedding where there is no stage."""
+        stages = [place for place in self.places[student] if place not in (EMBEDDING, LOGITS)]
+        return stages[-1] if stages else EMBEDDING
+
     def to_frame(self) -> pd.DataFrame:
         """One row for each student, epoch, term and place: norm, share, and cosine to the other terms."""
         import pandas as pd
@@ -100,13 +105,10 @@ class Pull(Result):
 
     @property
     def summary(self) -> str:
-        """Which terms move the embedding most, and which pair pulls the hardest against each other."""
+        """Which terms move the last stage most, and which pair pulls the hardest against each other."""
         said, worst = [], (0.0, "")
         for name in self.students:
-            epoch = self.last(name)
-            if EMBEDDING not in self.places[name]:
-                continue
-            at = self.places[name].index(EMBEDDING)
+            epoch, at = self.last(name), self.places[name].index(self.deepest(name))
             share, terms = self.share[name, epoch][:, at], self.terms[name]
             if np.isfinite(share).any():
                 most = int(np.nanargmax(share))
@@ -122,8 +124,8 @@ class Pull(Result):
             else " No two terms of a student pull against each other there."
         )
         return (
-            f"On {len(self.labels)} {self.pictures} pictures, the largest share of the pull at the embedding "
-            f"has: {listed(said)}.{fight}"
+            f"On {len(self.labels)} {self.pictures} pictures, the loss with the largest share of the pull on "
+            f"the last stage is: {listed(said)}.{fight}"
         )
 
 
