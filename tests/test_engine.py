@@ -130,7 +130,7 @@ def test_out_of_memory_halves_what_goes_through_at_once_and_goes_back(tmp_path, 
 
     monkeypatch.setattr(StudentRun, "_backward", limited)
     study = small(tmp_path).fit(progress=False)
-    assert tried[:3] == [32, 16, 8] and study.state == "finished"
+    assert list(dict.fromkeys(tried))[:3] == [32, 16, 8] and study.state == "finished"
     assert "parts of 8" in study.board.latest("note")
     assert same(weights(study, "KD"), weights(expected, "KD"))
     monkeypatch.setattr(

@@ -158,7 +158,7 @@ MAY_IMPORT = {
     "models": {"errors"},
     "methods": {"errors", "losses", "models"},
     "training": {"errors", "methods", "data", "models", "losses"},
-    "probes": {"errors", "models", "data"},
+    "probes": {"errors", "models", "data", "losses"},
     "plots": {"errors", "probes"},
     "report": {"errors", "probes", "plots", "models", "data", "methods", "training"},
 }

@@ -51,6 +51,7 @@ class Method(nn.Module):
         min_teachers: how many teachers it needs, if any of its terms reads one.
         second_view: name of the augmentation of a second view of each batch, which student and
             teachers then see too (`Step.second`); "" for none.
+        draws: whether a built-in method draws random numbers in `losses`; others are taken to.
 
     Attributes:
         params: what the constructor was given.
@@ -69,6 +70,7 @@ class Method(nn.Module):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     min_teachers: int = 1
     second_view: str = ""
+    draws: ClassVar[bool] = False
 
     params: dict[str, Any]
 

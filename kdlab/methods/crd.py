@@ -76,6 +76,7 @@ class CRD(Method):
     title = "CRD (contrastive)"
     paper = "Tian, Krishnan, Isola, ICLR 2020, arXiv 1910.10699"
     family = "relation"
+    draws = True
     status = "code"
     trained = {
         "embed_student": "linear layer from the student's embedding to the common width",

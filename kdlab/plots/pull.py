@@ -10,7 +10,8 @@ import numpy as np
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
 from kdlab.probes.arrows import TOTAL, PullArrows
-from kdlab.probes.pull import EMBEDDING, Pull
+from kdlab.probes.pull import Pull
+from kdlab.probes.term_gradients import EMBEDDING
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlab.data import ImageData, Split, eval_batches
+from kdlab.data import Batch, ImageData, Split, eval_batches
 from kdlab.methods import Step
 from kdlab.models.features import StagedNet
+from kdlab.training.crew import Crew
 from kdlab.training.student import StudentRun
 
 
@@ -22,11 +24,13 @@ def evaluate(
     sample: Split,
     device: torch.device,
     epoch: int,
+    crew: Crew | None = None,
 ) -> dict[str, dict[str, float]]:
     """What every student scores on the validation and the test split, in eval mode.
 
     Args:
         sample: training images, looked at without augmentation (see `train_sample`).
+        crew: looks at several students at once.
 
     Returns:
         For each student "sample_accuracy", "sample_loss", "val_accuracy", "val_loss", "test_accuracy",
@@ -44,10 +48,19 @@ def evaluate(
         sums: dict[tuple[str, str], Tensor] = {}
         for batch in eval_batches(split, data.mean, data.std, 512, device):
             seen = tuple(teacher.features(batch.images) for teacher in teachers) if share else ()
-            for student in students:
+
+            @torch.no_grad()
+            def one(
+                student: StudentRun, batch: Batch = batch, seen: Any = seen, part: str = part
+            ) -> dict[str, Tensor]:
                 features = student.net.features(batch.images)
                 step = Step(features, batch.labels, seen, classifiers, batch.index, epoch)
-                for key, value in _scores(student, step, part).items():
+                return _scores(student, step, part)
+
+            found = {} if crew is None else crew.run(students, one)
+            for student in students:
+                own = found[student.name] if student.name in found else one(student)
+                for key, value in own.items():
                     place = (student.name, key)
                     sums[place] = sums[place] + value if place in sums else value
         for (name, key), value in sums.items():

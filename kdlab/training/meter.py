@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdlab.data import ImageData
+from kdlab.training.crew import Crew
 from kdlab.training.evaluate import evaluate, train_sample
 from kdlab.training.guards import Fault, find_fault
 from kdlab.training.plan import RunPlan
@@ -60,15 +61,20 @@ class Meter:
         }
 
     def epoch_rows(
-        self, group: Sequence[StudentRun], epoch: int, first: int, seconds: float
+        self,
+        group: Sequence[StudentRun],
+        epoch: int,
+        first: int,
+        seconds: float,
+        crew: Crew | None = None,
     ) -> list[dict[str, Any]]:
         """What is recorded of each student at the end of an epoch whose first step was `first`; also
         keeps weights that are the best so far."""
         plan = self._plan
         measured = epoch % plan.evaluate_every == 0 or epoch == plan.recipe.epochs
-        scores = (
-            evaluate(group, plan.teachers, self._data, self._sample, plan.device, epoch) if measured else {}
-        )
+        scores: dict[str, dict[str, float]] = {}
+        if measured:
+            scores = evaluate(group, plan.teachers, self._data, self._sample, plan.device, epoch, crew)
         rows, details = [], self.details(group)
         for student in group:
 

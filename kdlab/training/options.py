@@ -47,6 +47,7 @@ class Options:
         keep: of which epochs checkpoints are kept: "geometric" (1, 2, 4, ...), "all", "none", or epochs.
         threads: of the processor for each operation. None is one for small pictures (below 200 pixels),
             where handing work over takes longer than doing it, and PyTorch's own choice for others.
+            With one, students are trained beside each other, as many at once as there are processors.
 
     Raises:
         ConfigError: a value that cannot work.
@@ -190,8 +191,10 @@ def numerics(options: Options, device: torch.device | str) -> Iterator[None]:
 
 
 @contextmanager
-def processor_threads(options: Options, pixels: int, device: torch.device | str) -> Iterator[None]:
+def processor_threads(options: Options, pixels: int, device: torch.device | str) -> Iterator[int | None]:
     """Let operations on the processor use as many threads as `options` ask; as before afterwards.
+
+    Gives that number, or None where it is PyTorch's own choice or the device is another.
 
     Beside a thread of its own, such as that of a training, OpenMP lets its helpers sleep between
     operations, and waking them takes longer than a small one; where others use the processor, much
@@ -202,12 +205,12 @@ def processor_threads(options: Options, pixels: int, device: torch.device | str)
     """
     wanted = options.threads or (1 if pixels < _SMALL else None)
     if wanted is None or torch.device(device).type != "cpu":
-        yield
+        yield None
         return
     before = torch.get_num_threads()
     torch.set_num_threads(wanted)
     try:
-        yield
+        yield wanted
     finally:
         torch.set_num_threads(before)
 

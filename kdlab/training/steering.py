@@ -69,14 +69,8 @@ class Steering(StudyState):
             pass
 
     def _shown_in_cell(self) -> Callable[[], None]:
-        """Show a panel; what keeps it up to date until the training ends."""
-        from IPython.display import display
-
-        from kdlab.panels import StudyPanel
-
-        panel = StudyPanel(self, in_cell=True)
-        display(panel)  # type: ignore[no-untyped-call]
-        return panel.watch
+        """Show a panel; gives what keeps it up to date until the training ends."""
+        raise NotImplementedError
 
     def start(self, paused: bool = False, *, tensorboard: bool = False) -> Self:
         """Begin or go on training in a worker thread and return at once.

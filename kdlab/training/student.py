@@ -13,6 +13,7 @@ from torch import Tensor, nn, optim
 from kdlab.errors import CheckpointError, StudyError
 from kdlab.methods import Method, Step
 from kdlab.models.features import Features, StagedNet
+from kdlab.training.crew import draws
 from kdlab.training.options import Options, autocast
 from kdlab.training.recipes import Recipe
 
@@ -77,6 +78,7 @@ class StudentRun:
         ended: why it is trained no further, or None: "kind" ("dropped" or "failed"), "step", "epoch", "text".
         prepared, visited: whether its method's `prepare` is done, and up to which epoch `revisit`.
         silent_until: a fork made after the fact repeats its parent up to this step, unrecorded; then 0.
+        draws: whether a step may draw random numbers.
         micro_batch: pictures per forward pass; None for the whole batch.
     """
 
@@ -103,6 +105,7 @@ class StudentRun:
         self.parameters: list[nn.Parameter] = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.scaler = torch.amp.GradScaler(device.type) if options.precision == "fp16" else None
         self.best = Best()
+        self.draws = draws(net, method)
         self.active: list[str] = []
         self.factors: dict[str, float] = {}
         self.forward: Callable[[Tensor], Features] = net.features

@@ -256,6 +256,16 @@ class Study(Worker):
 
         return StudyPanel(self)
 
+    def _shown_in_cell(self) -> Callable[[], None]:
+        """Show a panel; what keeps it up to date until the training ends."""
+        from IPython.display import display
+
+        from kdlab.panels import StudyPanel
+
+        panel = StudyPanel(self, in_cell=True)
+        display(panel)  # type: ignore[no-untyped-call]
+        return panel.watch
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write one self-contained HTML report; `report.html` in the study folder by default."""
         from kdlab.report import build_report
