@@ -244,3 +244,17 @@ def test_timm_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ConfigError, match="pip install timm"):
         build("timm/resnet18")
+
+
+def test_a_network_that_would_change_everybodys_pictures_is_refused() -> None:
+    class Halving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x.mul_(0.5)
+            return self.head(self.conv(x).relu().mean((2, 3)))
+
+    with pytest.raises(ConfigError, match="Halving changes its input in place.*copy"):
+        tap(Halving(), input_shape=(3, 8, 8))

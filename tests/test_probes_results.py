@@ -134,3 +134,19 @@ def test_several_teachers_are_all_there(tmp_path: Path) -> None:
     assert probes.embed(study, "pca").networks == ("resnet8", "resnet14", "AVER")
     assert probes.attention_maps(study).networks == ("resnet8", "resnet14", "AVER")
     assert probes.logit_decomposition(study).teacher == "resnet8"
+
+
+def test_a_study_of_given_arrays_is_looked_into_without_them(tmp_path: Path) -> None:
+    """What is known of its length comes from the record, not from the pictures that are at hand."""
+    data = kdlab.data.load("digits", labels_per_class=12)
+    whole = small(tmp_path, data=data, labels_per_class=None, students={"KD": "kd"}).fit(progress=False)
+    views = kdlab.load_study(whole.folder)
+    assert len(views.data.train) != len(whole.data.train)
+    assert views.steps_per_epoch == whole.steps_per_epoch
+    assert views.kept_epochs("KD") == whole.kept_epochs("KD") == [1, 2]
+    assert views.history(per="step").equals(whole.history(per="step"))
+    source = probes.as_source(views)
+    with torch.no_grad():
+        logits = source.net("KD", 1, 0)(source.inputs(np.arange(8))).numpy()
+    np.testing.assert_allclose(logits, source.view("KD", 1, 0).logits[:8], rtol=1e-4, atol=1e-4)
+    assert probes.pull(views, epochs="all", n=16).epochs == (0, 1, 2, 3)

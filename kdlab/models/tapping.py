@@ -194,7 +194,13 @@ def _verify(net: Tapped, shape: tuple[int, int, int]) -> None:
     images = torch.linspace(-1, 1, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape)
     images = images.to(first.device, first.dtype)
     with left_as_found(net.module), torch.no_grad():
-        plain = net(images)
+        given = images.clone()
+        plain = net(given)
+        if not torch.equal(given, images):
+            raise ConfigError(
+                f"{type(net.module).__name__} changes its input in place, and other networks look at the same "
+                "pictures; let it work on a copy (x = x.clone())."
+            )
         seen = net.features(images)
         again = net.classifier(seen.embedding)
     scale = 1e-4 * float(plain.abs().max())

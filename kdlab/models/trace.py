@@ -160,7 +160,7 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
             hooks.append(m.register_forward_pre_hook(enter, with_kwargs=True))
             hooks.append(m.register_forward_hook(leave))
         try:
-            logits = module(images)
+            logits = module(images.clone())  # some networks change their input in place
         finally:
             for hook in hooks:
                 hook.remove()

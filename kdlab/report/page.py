@@ -106,8 +106,10 @@ def _probes(study: Any) -> list[Section]:
         key, title, make = part
         return attempt(key, title, lambda: make(src, epochs))
 
+    # what holds snapshots alone has no networks to take gradients of
+    parts = [part for part in _PROBES if part[0] not in _OF_NETWORKS or hasattr(study, "revive")]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(one, _PROBES))
+        return list(pool.map(one, parts))
 
 
 _PROBES: tuple[tuple[str, str, Callable[[Source, list[int]], str]], ...] = (
@@ -117,6 +119,9 @@ _PROBES: tuple[tuple[str, str, Callable[[Source, list[int]], str]], ...] = (
     ("logits", "What KD asks for", lambda src, _: sections.decomposition(src)),
     ("pull", "Where each loss pulls", lambda src, _: sections.pull(src)),
 )
+
+
+_OF_NETWORKS = ("pull",)
 
 
 def _lead(facts: Facts) -> str:

@@ -66,6 +66,7 @@ class StudyState:
     _probe_set: ProbeSet | None
     _run: Run | None
     _state: str
+    _train_images: int
     _views_only: bool
     _lock: threading.RLock
 
@@ -80,6 +81,7 @@ class StudyState:
         self._probe_set: ProbeSet | None = None
         self._run: Run | None = None
         self._networks = {}
+        self._train_images = 0
         self._everybody = (-1, {})
         self._lock = threading.RLock()
         self._state = "new"
@@ -122,7 +124,7 @@ class StudyState:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one epoch."""
-        whole, rest = divmod(len(self.data.train), self.recipe.batch_size)
+        whole, rest = divmod(self._train_images or len(self.data.train), self.recipe.batch_size)
         return whole + (rest > 1 and not self.recipe.drop_last)
 
     @property

@@ -331,7 +331,7 @@ def load_study(
             raise
         probe = load_probe_set(folder / "probe_set.safetensors")
         study.data = study.whole_data = _data_for_views(probe, asked, record["facts"])
-        study._views_only = True
+        study._views_only, study._train_images = True, record["facts"]["train_images"]
     study._read_folder()
     study._warn_of_other_versions(record["environment"])
     return study
