@@ -9,8 +9,11 @@ from fake_study import FakeStudy
 
 from kdlab import probes
 from kdlab.errors import ConfigError, StudyError, UnknownNameError
+from kdlab.probes.controls import reduce_dimension, wilson
 from kdlab.probes.evaluate import evaluate_tables
-from kdlab.probes.softmax import fit_softmax
+from kdlab.probes.ridge import fit_discriminant
+from kdlab.probes.softmax import Tables, fit_softmax
+from kdlab.probes.untrained import untrained_twin
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +246,219 @@ def test_unfinished_seeds_leave_gaps() -> None:
     result = probes.linear_probe(study, probe="ridge")
     assert np.isnan(result.accuracy[1:, -1, :, 2]).all()
     assert np.isfinite(result.accuracy[1:, -1, :, :2]).all()
+
+
+# ---- closed forms ------------------------------------------------------------------------------------
+
+
+def test_the_discriminant_is_that_of_scikit_learn(digits) -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    x, y = digits
+    x = x[:, x[:600].std(axis=0) > 0.03]
+    known, labels = torch.from_numpy(x[:600])[None], torch.from_numpy(y[:600])
+    weight, bias, _ = fit_discriminant(known, labels, 10, 1e-7)
+    reference = LinearDiscriminantAnalysis(solver="lsqr").fit(x[:600], y[:600])
+    logits = torch.from_numpy(x[600:]) @ weight[0] + bias[0]
+    assert np.allclose(logits.softmax(1), reference.predict_proba(x[600:]), atol=1e-5)
+
+
+def test_closed_forms_of_wide_tables_are_those_of_narrow_ones() -> None:
+    x, target = torch.randn(40, 12, dtype=torch.float64), torch.arange(40) % 3
+    wide = torch.cat([x, torch.zeros(40, 60)], dim=1)[None]  # the same, by the other matrix
+    for fit in (probes.fit_ridge, fit_discriminant):
+        narrow, bias, l2 = fit(x[None], target)
+        also, also_bias, also_l2 = fit(wide, target)
+        assert torch.allclose(also[0, :12], narrow[0], atol=1e-9) and l2 == also_l2
+        assert torch.allclose(also_bias, bias) and (also[0, 12:].abs() < 1e-9).all()
+
+
+@pytest.mark.parametrize("l2", [0.0, -1.0, float("nan"), float("inf")])
+def test_closed_forms_refuse_a_penalty_that_is_none(l2: float) -> None:
+    with pytest.raises(ConfigError, match="positive"):
+        probes.fit_ridge(torch.randn(1, 10, 2), torch.arange(10) % 2, 2, l2)
+
+
+# ---- one optimum, whatever the start -----------------------------------------------------------------
+
+
+def test_accuracy_is_that_of_logistic_regression(digits) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = digits
+    known, labels = torch.from_numpy(x[:400]), torch.from_numpy(y[:400])
+    for l2 in (10.0, 1.0, 0.1):
+        fitted = fit_softmax(known, labels, l2, tolerance=1e-5)  # as loosely as the protocol does
+        ours = float((fitted.logits(torch.from_numpy(x[400:])[None])[0].argmax(1).numpy() == y[400:]).mean())
+        reference = LogisticRegression(C=1 / l2, max_iter=2000).fit(x[:400], y[:400])
+        assert ours == pytest.approx(reference.score(x[400:], y[400:]), abs=0.005)
+
+
+def test_single_precision_reaches_the_same_optimum() -> None:
+    generator = np.random.default_rng(3)
+    target = torch.from_numpy(np.arange(3000) % 50)
+    means = generator.normal(size=(50, 150))
+    x = torch.from_numpy(0.4 * means[target] + generator.normal(size=(3000, 150)))
+    rough = Tables(x, target, 50, rough=True)
+    assert rough.points.dtype == torch.float32
+    loose, exact = rough.fit(1.0, tolerance=1e-5), fit_softmax(x, target, 1.0, tolerance=1e-9)
+    assert loose.converged.all() and exact.converged.all()
+    assert 0 <= float(loose.objective / exact.objective) - 1 < 2e-5
+    with pytest.raises(ConfigError, match="float32"):
+        rough.fit(1.0, tolerance=1e-7)
+
+
+def test_the_best_of_several_starts_is_taken() -> None:
+    x, target = torch.randn(90, 8, dtype=torch.float64), torch.arange(90) % 3
+    cold = fit_softmax(x, target, 0.5)
+    bad = probes.SoftmaxFit(cold.weight + 5, cold.bias, cold.objective, cold.converged, 0)
+    started = fit_softmax(x, target, 0.5, start=[bad, cold])
+    assert started.iterations <= 1 < cold.iterations
+    assert torch.allclose(fit_softmax(x, target, 0.5, start=bad, tolerance=1e-12).weight,
+                          fit_softmax(x, target, 0.5, tolerance=1e-12).weight, atol=1e-4)  # fmt: skip
+
+
+def test_epochs_that_start_from_the_one_before_find_the_same() -> None:
+    generator = np.random.default_rng(4)
+    y = np.arange(800) % 20
+    means, noise = generator.normal(size=(20, 150)), generator.normal(size=(800, 150))
+    tables = [(0.1 + 0.05 * e) * means[y] + noise for e in range(4)]
+    assert tables[0].size * 20 >= 2e6  # large enough to be chained
+    fit = np.arange(800) < 400
+    alone = evaluate_tables(tables, y, fit)
+    chained = evaluate_tables(tables, y, fit, chains=["layer"] * 4)
+    assert np.array_equal(alone.l2, chained.l2)
+    assert np.abs(alone.accuracy - chained.accuracy).max() <= 2.01 / 400
+    assert np.abs(alone.nll - chained.nll).max() < 0.01
+    assert (np.diff(alone.accuracy) > 0).all()
+
+
+# ---- controls ----------------------------------------------------------------------------------------
+
+
+def test_wilson_interval() -> None:
+    from scipy.stats import binomtest
+
+    for hits, n in ((0, 20), (13, 20), (20, 20), (700, 1000)):
+        low, high = wilson(np.array([hits / n]), n)
+        reference = binomtest(hits, n).proportion_ci(method="wilson")
+        assert (low[0], high[0]) == (pytest.approx(reference.low), pytest.approx(reference.high))
+    assert np.isnan(wilson(np.array([np.nan]), 10)[0]).all()
+
+
+def test_intervals_purity_and_equal_dimension() -> None:
+    study = FakeStudy()
+    result = probes.linear_probe(study, probe="ridge", purity=True, epochs="last", seeds=0)
+    assert (result.low < result.accuracy).all() and (result.accuracy <= result.high).all()
+    truth = study.probe_set.labels.numpy()[96:]
+    stage = study.snapshot("KD", 6, 0).stages["stage2"][96:]
+    assert result.purity is not None
+    assert result.purity[2, 0, 1, 0] == pytest.approx(probes.metrics.knn_purity(stage, truth, 10))
+    assert result.purity_chance == pytest.approx(23 / 95)
+    assert {"low", "high", "purity"} <= set(result.to_frame())
+
+    equal = probes.linear_probe(study, probe="ridge", dimension=8, epochs="last", seeds=0)
+    assert equal.dimension == 8 and "8 principal components" in equal.protocol + equal.summary
+    assert np.allclose(equal.accuracy[:, :, 0], result.accuracy[:, :, 0], atol=0.03)  # stage1 has 8 features
+    assert (equal.accuracy[:, :, 2] != result.accuracy[:, :, 2]).any()
+    for wrong in (0, 9, 2.5, True):
+        with pytest.raises(ConfigError, match="from 1 to 8"):
+            probes.linear_probe(study, dimension=wrong)
+
+
+def test_principal_components_come_from_the_fitting_part() -> None:
+    generator = np.random.default_rng(0)
+    x, fit = generator.normal(size=(60, 5)) * [5, 4, 3, 2, 1], np.arange(60) < 30
+    (reduced,) = reduce_dimension([x], fit, 3)
+    scaled = (x - x[fit].mean(0)) / x[fit].std(0)
+    wanted = np.linalg.svd(scaled[fit], full_matrices=False)[2][:3]
+    assert np.allclose(np.abs(reduced), np.abs(scaled @ wanted.T))
+    changed = x.copy()
+    changed[~fit] *= 100
+    assert np.allclose(reduce_dimension([changed], fit, 3)[0][fit], reduced[fit])
+
+
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.ReLU(),
+        torch.nn.Conv2d(6, 8, 3, stride=2, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+def test_an_untrained_twin_is_new_calibrated_and_repeatable() -> None:
+    net, images = network(), 3 + 2 * torch.randn(50, 1, 8, 8)
+    with torch.no_grad():
+        for value in net.parameters():
+            value.fill_(0.5)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    state = torch.random.get_rng_state()
+    twin = untrained_twin(net, images, 3, batch_size=16)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert net.training and not twin.training and not any(p.requires_grad for p in twin.parameters())
+    assert float(twin[0].weight.std()) > 0.05 and float(twin[0].weight.abs().max()) <= 1 / 3 + 1e-6
+    with torch.no_grad():
+        first = twin[:2](images)
+    assert torch.allclose(first.mean((0, 2, 3)), torch.zeros(6), atol=0.05)
+    assert torch.allclose(first.std((0, 2, 3)), torch.ones(6), atol=0.05)
+    again, other = untrained_twin(net, images, 3, batch_size=16), untrained_twin(net, images, 4)
+    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(twin[0].weight, other[0].weight)
+    assert twin[1].momentum == 0.1
+
+
+def test_a_parameter_that_nobody_draws_is_refused() -> None:
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(3))
+            self.layer = torch.nn.Linear(3, 3)
+
+    with pytest.raises(ConfigError, match="'scale'.*reset_parameters"):
+        untrained_twin(Own(), torch.zeros(4, 3))
+    with pytest.raises(ConfigError, match="at least 2 pictures"):
+        untrained_twin(network(), torch.zeros(1, 1, 8, 8))
+
+
+def test_untrained_twins_of_modules_are_probed() -> None:
+    labels = np.arange(240) % 3
+    images = torch.randn(240, 1, 8, 8) + torch.from_numpy(labels)[:, None, None, None]
+    result = probes.linear_probe({"mine": network()}, labels, images=images, untrained=True, probe="ridge")
+    assert result.untrained is not None and result.untrained.shape == (1, len(result.layers), 1)
+    assert np.isfinite(result.untrained).all()
+    assert "untrained give mine" in result.summary and "untrained" in result.to_frame()
+    with pytest.raises(ConfigError, match="give the module"):
+        probes.linear_probe({"a": np.random.default_rng(0).normal(size=(240, 4))}, labels, untrained=True)
+
+
+# ---- the figure --------------------------------------------------------------------------------------
+
+
+def test_figure_shows_chosen_controls_and_says_what_bars_are() -> None:
+    study = FakeStudy()
+    several = probes.linear_probe(study, probe="ridge", control=True, purity=True)
+    figure = several.plot()
+    names = [trace.name for trace in figure.data]
+    assert any(name.startswith("random labels (chance") for name in names)
+    assert "students before training" in names
+    assert "lowest to highest of 3 seeds" in figure.layout.xaxis.title.text
+    bare = several.plot(controls="chance")
+    assert len(bare.data) == 4 and "raw pixels" not in " ".join(a.text for a in bare.layout.annotations)
+    one = probes.linear_probe(study, probe="ridge", seeds=0, epochs="last")
+    drawn = one.plot()
+    assert "95 % interval over 96 test pictures" in drawn.layout.xaxis.title.text
+    assert np.allclose(drawn.data[2].y + drawn.data[2].error_y.array, 100 * one.high[2, 0, :, 0])
+    purity = several.plot(value="purity", dark=True)
+    assert "purity" in purity.layout.yaxis.title.text
+    assert several.plot(value="selectivity").data
+    for options, says in (
+        ({"value": "nll"}, "accuracy, selectivity, purity"),
+        ({"controls": ["luck"]}, "control named 'luck'"),
+        ({"bars": "sd"}, "auto, seeds, interval"),
+        ({"value": "purity", "bars": "interval"}, "accuracy alone"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            several.plot(**options)
+    with pytest.raises(ConfigError, match="purity=True"):
+        one.plot(value="purity")

@@ -112,20 +112,32 @@ def test_everything_is_inside(page: str) -> None:
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text)
     assert "@import" not in text and "url(" not in text
     assert page.count("Plotly.newPlot") >= 1
-    for key in ("compared", "results", "curves", "depth", "space", "attention", "logits", "reproduce"):
+    for key in (
+        "compared",
+        "results",
+        "curves",
+        "depth",
+        "space",
+        "attention",
+        "logits",
+        "likeness",
+        "geometry",
+        "calibration",
+        "reproduce",
+    ):
         assert f'<section id="{key}"' in text and f'href="#{key}"' in text
     assert "This part could not be made" not in text
 
 
 def test_every_figure_has_words(page: str) -> None:
     figures = re.findall(r"<figure .*?</figure>", own_text(page), flags=re.S)
-    assert len(figures) == 9
+    assert len(figures) == 13
     for figure in figures:
         assert re.search(r'role="img" aria-label="[^"]{30,}"', figure)
         assert re.search(r'<p class="see">.{60,}?</p>', figure, flags=re.S)
         assert "<figcaption>" in figure and "<h3" in figure
-    assert own_text(page).count('type="range"') == 5  # real sliders for the keyboard, with names
-    assert len(re.findall(r'<label for="[^"]+-slider">', page)) == 5
+    assert own_text(page).count('type="range"') == 7  # real sliders for the keyboard, with names
+    assert len(re.findall(r'<label for="[^"]+-slider">', page)) == 7
 
 
 def test_the_facts_are_told(page: str) -> None:
@@ -153,7 +165,7 @@ def test_the_facts_are_told(page: str) -> None:
 def test_a_study_without_snapshots_still_has_a_report(tmp_path: Path) -> None:
     study = FakeStudy(tmp_path, trained=False)
     text = own_text(build_report(study).read_text(encoding="utf-8"))
-    assert text.count("This part could not be made") == 6  # results, curves, and the four probes
+    assert text.count("This part could not be made") == 3  # results, curves, and the probes
     assert "not been begun" in text or "not trained yet" in text
     assert "There is nothing to compare yet." in text
     assert "kdlab.Study(" in text

@@ -198,8 +198,8 @@ def _verify(net: Tapped, shape: tuple[int, int, int]) -> None:
         plain = net(given)
         if not torch.equal(given, images):
             raise ConfigError(
-                f"{type(net.module).__name__} changes its input in place, and other networks look at the same "
-                "pictures; let it work on a copy (x = x.clone())."
+                f"{type(net.module).__name__} changes its input in place, and other networks look at the "
+                "same pictures; let it work on a copy (x = x.clone())."
             )
         seen = net.features(images)
         again = net.classifier(seen.embedding)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdlab.errors import ConfigError
+from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
 from kdlab.plots.pictures import png
 from kdlab.plots.theme import shortened
@@ -22,6 +22,7 @@ def attention(
     *,
     samples: Sequence[int] | None = None,
     epoch: int | None = None,
+    show: str = "maps",
     title: str | None = None,
     dark: bool = False,
 ) -> go.Figure:
@@ -34,11 +35,12 @@ def attention(
         result: from `kdlab.probes.attention_maps`.
         samples: places of the pictures; the first eight if not given.
         epoch: one of the result's; the last if not given.
+        show: "maps", or "difference": each student minus the teacher, the students alone.
         title: of the figure.
         dark: light text on dark paper.
 
     Raises:
-        ConfigError: no such epoch or picture.
+        ConfigError: no such epoch or picture, an unknown option, or a difference without a teacher.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -48,35 +50,46 @@ def attention(
         raise ConfigError(
             f"There is no epoch {when} in this result; there are {', '.join(map(str, result.epochs))}."
         )
+    if show not in ("maps", "difference"):
+        raise unknown_name("value of show", show, ("maps", "difference"))
+    names = result.networks_at(when)
+    if show == "difference":
+        names = tuple(name for name in names if any((name, s) in result.partner for s in result.stages[name]))
+        if not names:
+            raise ConfigError("A difference needs a teacher and a student; give one: teacher=...")
     places = list(range(min(8, len(result.labels)))) if samples is None else [int(i) for i in samples]
     if not places or min(places) < 0 or max(places) >= len(result.labels):
         raise ConfigError(f"samples must lie in 0 .. {len(result.labels) - 1}.")
-    depth = max(len(result.stages[name]) for name in result.networks_at(when))
+    depth = max(len(result.stages[name]) for name in names)
     first = 0 if result.images is None else 1
-    columns = len(result.networks_at(when))
+    columns = len(names)
     rows = depth + first
+    values = _values(result, names, when, show)
     fig = make_subplots(
         rows, columns, horizontal_spacing=0.012, vertical_spacing=0.22 / max(rows - 1, 1) / 1.25
     )
     heads = list(fig.select_xaxes())
-    for trace, row, column in _traces(result, places[0], when, depth, first):
+    for trace, row, column in _traces(result, names, values, places[0], depth, first):
         fig.add_trace(trace, row=row, col=column)
     for number, axis in enumerate(fig.select_yaxes()):
         axis.update(scaleanchor=f"x{number + 1 if number else ''}", constrain="domain", autorange="reversed")
     bare = dict(showticklabels=False, ticks="", showgrid=False, zeroline=False, showline=False)
     fig.update_xaxes(constrain="domain", **bare)
     fig.update_yaxes(**bare)
-    top = max(float(result.relative(*key).max()) for key in result.maps if key[1] == when)
+    top = max(max(float(np.abs(table).max()) for table in values.values()), 1e-9)
+    signed = show == "difference"
     domains = [axis.domain for axis in heads], [axis.domain for axis in fig.select_yaxes()]
-    notes = {place: _notes(result, place, when, depth, first, domains) for place in places}
+    notes = {place: _notes(result, names, place, when, depth, first, domains) for place in places}
     fig.update_layout(
         annotations=notes[places[0]],
         coloraxis=dict(
-            colorscale=theme.SEQUENTIAL,
-            cmin=0,
+            colorscale=[list(stop) for stop in theme.DIVERGING] if signed else theme.SEQUENTIAL,
+            cmin=-top if signed else 0,
             cmax=top,
             colorbar=dict(
-                title=dict(text="attention<br>(1 = even)", font=dict(size=12)),
+                title=dict(
+                    text=f"{'difference' if signed else 'attention'}<br>(1 = even)", font=dict(size=12)
+                ),
                 thickness=12,
                 len=0.8,
                 tickfont=dict(size=12),
@@ -89,7 +102,7 @@ def attention(
         fig.frames = [
             go.Frame(
                 name=str(number + 1),
-                data=[trace for trace, _, _ in _traces(result, place, when, depth, first)],
+                data=[trace for trace, _, _ in _traces(result, names, values, place, depth, first)],
                 traces=list(range(count)),
                 layout={"annotations": notes[place]},
             )
@@ -111,18 +124,31 @@ def attention(
     return theme.recolour(fig, dark=True) if dark else fig
 
 
+def _values(
+    result: AttentionMaps, names: Sequence[str], epoch: int, show: str
+) -> dict[tuple[str, str], np.ndarray]:
+    """(network, stage) -> (m, h, w) what is drawn."""
+    take = result.relative if show == "maps" else result.difference
+    return {(name, stage): take(name, epoch, stage) for name in names for stage in result.stages[name]}
+
+
 def _traces(
-    result: AttentionMaps, place: int, epoch: int, depth: int, first: int
+    result: AttentionMaps,
+    names: Sequence[str],
+    values: Mapping[tuple[str, str], np.ndarray],
+    place: int,
+    depth: int,
+    first: int,
 ) -> list[tuple[Any, int, int]]:
     import plotly.graph_objects as go
 
     out: list[tuple[Any, int, int]] = []
-    for column, name in enumerate(result.networks_at(epoch), 1):
+    for column, name in enumerate(names, 1):
         if result.images is not None:
             out.append((go.Image(source=png(result.images[place]), hoverinfo="skip"), 1, column))
         own = result.stages[name]
         for row, stage in enumerate(own, depth - len(own) + 1):  # the deepest stages stand side by side
-            z = np.round(result.relative(name, epoch, stage)[place], 3)
+            z = np.round(values[name, stage][place], 3)
             hover = f"{name}, {stage}: %{{z:.2f}}<extra></extra>"
             out.append((go.Heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover), row + first, column))
     return out
@@ -130,6 +156,7 @@ def _traces(
 
 def _notes(
     result: AttentionMaps,
+    names: Sequence[str],
     place: int,
     epoch: int,
     depth: int,
@@ -137,7 +164,7 @@ def _notes(
     domains: tuple[list[Any], list[Any]],
 ) -> list[dict[str, Any]]:
     """Names above the columns, stages beside the rows, predictions and cosines under the cells."""
-    columns = len(result.networks_at(epoch))
+    columns = len(names)
     rows = depth + first
     fits = max(6, 96 // columns)  # letters above a cell
     xs, ys = domains
@@ -161,7 +188,7 @@ def _notes(
 
     e = result.epochs.index(epoch)
     truth = result.class_names[result.labels[place]]
-    for column, name in enumerate(result.networks_at(epoch)):
+    for column, name in enumerate(names):
         centre = (xs[column][0] + xs[column][1]) / 2
         role = "<br>(teacher)" if name in result.teachers else "<br> "
         write(centre, 1.0, f"<b>{shortened(name, fits)}</b>{role}", 13, yanchor="bottom", yshift=4)
@@ -179,7 +206,7 @@ def _notes(
                 write(
                     centre, ys[row * columns][0], f"cos {cosine[place]:.2f}", yanchor="top", color=theme.MUTED
                 )
-    widest = max((result.stages[name] for name in result.networks_at(epoch)), key=len)
+    widest = max((result.stages[name] for name in names), key=len)
     for row in range(rows):
         middle = sum(ys[row * columns]) / 2
         text = f"class<br>{shortened(truth)}" if row < first else widest[row - first]

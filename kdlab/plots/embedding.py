@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,64 +12,91 @@ from kdlab.errors import ConfigError
 from kdlab.plots import theme
 from kdlab.probes.embedding import METHODS, Embedding
 from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.words import listed, percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_COLORS = ("class", "network", "correct")
+_COLORS = ("class", "network", "correct", "coarse", "agreement", "confidence")
 _MOST_LEGEND_CLASSES = 20
+_UNRELIABLE = 0.2  # share of neighbours kept, below which a point is marked
+_YES, _NO = (theme.OKABE_ITO[0], "circle"), (theme.OKABE_ITO[1], "x")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How points are coloured and what is added to them."""
+
+    color: str
+    reliability: float | None
+    lines: bool
+
+    @property
+    def redraw(self) -> bool:
+        """Whether colours or markers change from frame to frame, which plotly only draws anew."""
+        return self.color in ("correct", "agreement", "confidence") or self.reliability is not None
 
 
 def embedding(
     result: Embedding,
     *,
     color: str = "class",
+    reliability: bool | float = False,
+    lines: bool | None = None,
     epoch_slider: bool = True,
     title: str | None = None,
     dark: bool = False,
 ) -> go.Figure:
     """Draw a map. All plots have the same axes and one unit is as long up as it is across.
 
+    On hover stand the class and the three most probable classes of the network and the teacher. Plotly
+    draws no pictures there; panels show them beside the map.
+
     Args:
         result: from `kdlab.probes.embed`.
-        color: "class" (a plot per network, colour and marker by class), "correct" (a plot per network,
-            right and wrong predictions), or "network" (one plot; faint lines join a student's point
-            to the teacher's point of the same picture).
+        color: "class", "coarse" (super-class) or the name of a factor (a plot per network, colour and
+            marker by value), "correct" (right and wrong predictions), "agreement" (the same prediction as
+            the teacher or not), "confidence" (probability of the predicted class), or "network" (one
+            plot; faint lines join a student's point to the teacher's point of the same picture).
+        reliability: hollow markers for points whose place is not to be trusted, as the map keeps less
+            than this share of their neighbours; True is 0.2.
+        lines: join each student's point to the teacher's; None does so where all are in one plot.
         epoch_slider: a slider over epochs; else the last epoch alone.
         title: of the figure.
         dark: light points on dark paper.
 
     Raises:
-        ConfigError: an unknown `color`, or "correct" where predictions are not known.
+        ConfigError: an unknown `color`, or one that is not known of these networks or pictures.
     """
     import plotly.graph_objects as go
 
-    if color not in _COLORS:
-        raise ConfigError(f"color must be one of {', '.join(_COLORS)}, not {color!r}.")
-    if color == "correct" and (result.predicted < 0).all():
-        raise ConfigError(
-            "Which predictions are right is not known here; give snapshots or modules with logits."
-        )
+    way = _way(result, color, reliability, lines)
     last = len(result.epochs) - 1
     build = _overlay if color == "network" else _small_multiples
-    fig, moving = build(result, color, last)
+    fig, moving = build(result, way, last)
     layout: dict[str, Any] = {}
     with_slider = epoch_slider and last > 0
     if with_slider:
         labels = [str(epoch) for epoch in result.epochs]
         fig.frames = [
-            go.Frame(data=_moved(result, color, e), traces=moving, name=label)
-            for e, label in enumerate(labels)
+            go.Frame(data=_moved(result, way, e), traces=moving, name=label) for e, label in enumerate(labels)
         ]
         # paths of joined lines and arrays of colours are only drawn anew with redraw
-        layout["sliders"] = [theme.slider(labels, "epoch ", last, redraw=color == "correct")]
+        layout["sliders"] = [theme.slider(labels, "epoch ", last, redraw=way.redraw)]
+    if color == "confidence":
+        layout["coloraxis"] = dict(
+            colorscale=theme.SEQUENTIAL,
+            cmin=0.0,
+            cmax=1.0,
+            colorbar=dict(title=dict(text="confidence", side="right"), thickness=14, outlinewidth=0),
+        )
     rows = 1 if color == "network" else -(-len(result.networks) // _columns(result))
     panel = (theme.WIDTH - 90) // _columns(result)  # square where the page is at its narrowest
     height = 620 if color == "network" else 100 + (panel + 30) * rows
     when = " The slider goes through the epochs." if with_slider and result.epochs[-1] != AS_GIVEN else ""
     theme.apply(
         fig,
-        summary=result.summary + when,
+        summary=result.summary + _told(result, way) + when,
         title=title,
         height=height + (theme.SLIDER_HEIGHT if with_slider else 0),
         hovermode="closest",
@@ -82,12 +111,66 @@ def embedding(
     return theme.recolour(fig, dark=True) if dark else fig
 
 
+def _way(result: Embedding, color: str, reliability: bool | float, lines: bool | None) -> _Way:
+    """What is asked for, refused where it is not known."""
+    if color not in _COLORS and color not in result.factors:
+        known = [*_COLORS, *result.factors]
+        raise ConfigError(f"color must be one of {', '.join(known)}, not {color!r}.")
+    if color == "correct" and (result.predicted < 0).all():
+        raise ConfigError(
+            "Which predictions are right is not known here; give snapshots or modules with logits."
+        )
+    if color == "coarse" and result.coarse is None:
+        raise ConfigError("This data set has no super-classes; use color='class'.")
+    if color == "agreement" and (not result.teachers or (result.predicted[:, 0] < 0).all()):
+        raise ConfigError(
+            "Agreement needs the predictions of a teacher; give snapshots or modules with logits."
+        )
+    shares = result.top_share
+    if color == "confidence" and (shares is None or not np.isfinite(shares).any()):
+        raise ConfigError("Confidence is not known here; give snapshots or modules with logits.")
+    limit = None if reliability is False else _UNRELIABLE if reliability is True else float(reliability)
+    if limit is not None and not 0.0 < limit <= 1.0:
+        raise ConfigError(f"reliability must be a share above 0 and at most 1, not {reliability!r}.")
+    if limit is not None and result.kept_each is None:
+        raise ConfigError("This map does not tell which neighbours it keeps; make it anew with embed(...).")
+    if lines and not result.teachers:
+        raise ConfigError("There is no teacher that points could be joined to; use lines=False.")
+    joined = color == "network" if lines is None else lines
+    return _Way(color, limit, joined and bool(result.teachers))
+
+
+def _told(result: Embedding, way: _Way) -> str:
+    """What the colours and hollow markers add, for the text alternative."""
+    said = ""
+    if way.color == "agreement":
+        predicted = result.predicted[-1]
+        same = [(name, own == predicted[0]) for name, own in zip(result.networks, predicted, strict=True)]
+        shares = [
+            f"{name} {percent(v.mean(), 0)}" for n, (name, v) in enumerate(same) if predicted[n, 0] >= 0
+        ]
+        shares = shares[1:]
+        said = f" Same prediction as {result.teachers[0]}: {listed(shares)}."
+    if way.color == "confidence" and result.top_share is not None:
+        means = [(name, result.top_share[-1, n, :, 0]) for n, name in enumerate(result.networks)]
+        shares = [f"{name} {v.mean():.2f}" for name, v in means if np.isfinite(v).all()]
+        said = f" Mean confidence: {listed(shares)}."
+    if way.reliability is not None and result.kept_each is not None:
+        known = result.kept_each[-1][np.isfinite(result.kept_each[-1])]
+        share = float((known < way.reliability).mean())
+        said += (
+            f" Hollow: {percent(share, 0)} of all points keep fewer than {percent(way.reliability, 0)} of "
+            "their neighbours."
+        )
+    return said
+
+
 def _columns(result: Embedding) -> int:
     count = len(result.networks)
     return count if count <= 3 else 2 if count == 4 else 3 if count <= 6 else 4
 
 
-def _small_multiples(result: Embedding, color: str, epoch: int) -> tuple[go.Figure, list[int]]:
+def _small_multiples(result: Embedding, way: _Way, epoch: int) -> tuple[go.Figure, list[int]]:
     from plotly.subplots import make_subplots
 
     columns = _columns(result)
@@ -102,13 +185,14 @@ def _small_multiples(result: Embedding, color: str, epoch: int) -> tuple[go.Figu
     fig = make_subplots(
         rows, columns, subplot_titles=names, horizontal_spacing=0.02, vertical_spacing=0.15 / rows
     )
-    for n, trace in enumerate(_points(result, color, epoch)):
-        fig.add_trace(trace, row=n // columns + 1, col=n % columns + 1)
-    moving = list(range(len(result.networks)))
+    for n, traces in enumerate(_points(result, way, epoch)):
+        for trace in traces:
+            fig.add_trace(trace, row=n // columns + 1, col=n % columns + 1)
+    moving = list(range(len(fig.data)))
     for note in fig.layout.annotations:
         note.font = dict(size=14, color=theme.INK)
     _axes(fig, result)
-    for label, marker in _legend(result, color):
+    for label, marker in _legend(result, way):
         fig.add_scatter(
             x=[None], y=[None], mode="markers", name=label, marker={**marker, "size": 9}, hoverinfo="skip"
         )
@@ -116,66 +200,106 @@ def _small_multiples(result: Embedding, color: str, epoch: int) -> tuple[go.Figu
     return fig, moving
 
 
-def _overlay(result: Embedding, color: str, epoch: int) -> tuple[go.Figure, list[int]]:
+def _overlay(result: Embedding, way: _Way, epoch: int) -> tuple[go.Figure, list[int]]:
     import plotly.graph_objects as go
 
-    fig = go.Figure(_points(result, color, epoch))
+    fig = go.Figure([trace for traces in _points(result, way, epoch) for trace in traces])
+    moving = list(range(len(fig.data)))
     _axes(fig, result)
-    return fig, list(range(len(fig.data)))
+    for label, marker in _legend(result, way):
+        fig.add_scatter(x=[None], y=[None], mode="markers", name=label, marker={**marker, "size": 9})
+    return fig, moving
 
 
-def _points(result: Embedding, color: str, epoch: int) -> list[Any]:
-    """The traces that move: one a network, and in the overlay one of joining lines a student."""
+def _points(result: Embedding, way: _Way, epoch: int) -> list[list[Any]]:
+    """Per network the traces that move: joining lines where wanted, and the points."""
     import plotly.graph_objects as go
 
     looks = theme.styles(result.students, result.teachers)
-    out: list[Any] = []
+    out: list[list[Any]] = []
     for n, name in enumerate(result.networks):
         x, y = (np.round(result.coordinates[epoch, n, :, axis], 3) for axis in (0, 1))
-        if color == "network":
-            if result.teachers and name not in result.teachers:
-                out.append(_joined(result, epoch, n, looks[name]))
-            marker: dict[str, Any] = {**looks[name].marker(7), "opacity": 0.85}
-        elif color == "class":
-            kinds = [theme.class_style(int(label)) for label in result.labels]
-            marker = _marker([k[0] for k in kinds], [k[1] for k in kinds], 7)
-        else:
-            marker = _right_wrong(result, epoch, n)
-        out.append(
+        own = []
+        if way.lines and name not in result.teachers:
+            own.append(_joined(result, epoch, n, looks[name]))
+        own.append(
             go.Scatter(
                 x=x,
                 y=y,
                 mode="markers",
                 name=f"{name} (teacher)" if name in result.teachers else name,
-                marker=marker,
-                showlegend=color == "network",
-                legendgroup=name if color == "network" else None,
+                marker=_markers(result, way, epoch, n),
+                showlegend=way.color == "network",
+                legendgroup=name if way.color == "network" else None,
                 text=_texts(result, epoch, n),
                 hovertemplate=f"{name}: %{{text}}<extra></extra>",
             )
         )
+        out.append(own)
     return out
 
 
-def _moved(result: Embedding, color: str, epoch: int) -> list[Any]:
+def _moved(result: Embedding, way: _Way, epoch: int) -> list[Any]:
     """What changes from frame to frame in the traces of `_points`; plotly keeps the rest."""
     import plotly.graph_objects as go
 
     out = []
     for n, name in enumerate(result.networks):
-        if color == "network" and result.teachers and name not in result.teachers:
+        if way.lines and name not in result.teachers:
             flat = _ends(result, epoch, n)
             out.append(go.Scatter(x=flat[:, 0], y=flat[:, 1]))
         x, y = (np.round(result.coordinates[epoch, n, :, axis], 3) for axis in (0, 1))
-        more = {"marker": _right_wrong(result, epoch, n)} if color == "correct" else {}
+        more = {"marker": _markers(result, way, epoch, n)} if way.redraw else {}
         out.append(go.Scatter(x=x, y=y, text=_texts(result, epoch, n), **more))
     return out
 
 
-def _right_wrong(result: Embedding, epoch: int, n: int) -> dict[str, Any]:
-    right = result.predicted[epoch, n] == result.labels
-    colors = [theme.OKABE_ITO[0] if r else theme.OKABE_ITO[1] for r in right]
-    return _marker(colors, ["circle" if r else "x" for r in right], [6 if r else 9 for r in right])
+def _markers(result: Embedding, way: _Way, epoch: int, n: int) -> dict[str, Any]:
+    """Markers of one network's points."""
+    count = len(result.labels)
+    if way.color == "network":
+        look = theme.styles(result.students, result.teachers)[result.networks[n]]
+        marker: dict[str, Any] = {**look.marker(7), "opacity": 0.85}
+        if way.reliability is not None:
+            marker["symbol"] = [look.symbol] * count
+    elif way.color == "confidence" and result.top_share is not None:
+        marker = _marker(["#000000"], ["circle"] * count, 7)
+        marker.update(color=np.round(result.top_share[epoch, n, :, 0], 3), coloraxis="coloraxis")
+    elif way.color in ("correct", "agreement"):
+        goal = result.labels if way.color == "correct" else result.predicted[epoch, 0]
+        good = result.predicted[epoch, n] == goal
+        kinds = [_YES if g else _NO for g in good]
+        marker = _marker([k[0] for k in kinds], [k[1] for k in kinds], [6 if g else 9 for g in good])
+    else:
+        kinds = [theme.class_style(int(value)) for value in _kinds(result, way.color)[0]]
+        marker = _marker([k[0] for k in kinds], [k[1] for k in kinds], 7)
+    if way.reliability is not None and result.kept_each is not None:
+        bad = result.kept_each[epoch, n] < way.reliability
+        marker["symbol"] = [
+            f"{symbol}-open" if poor else symbol for symbol, poor in zip(marker["symbol"], bad, strict=True)
+        ]
+        marker["line"] = {"width": np.where(bad, 1.6, 0.6), "color": theme.PAPER}
+    return marker
+
+
+def _kinds(result: Embedding, color: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(n,) what points are coloured by, and the names of its values."""
+    if color == "coarse" and result.coarse is not None:
+        values, names = result.coarse, result.coarse_names
+    elif color in result.factors:
+        raw = np.asarray(result.factors[color])
+        names = result.factor_names.get(color, ())
+        if names and raw.dtype.kind in "iu":
+            return raw, names
+        known, values = np.unique(raw, return_inverse=True)
+        if len(known) > _MOST_LEGEND_CLASSES:  # a measure: fifths of it
+            edges = np.quantile(raw, [0.2, 0.4, 0.6, 0.8])
+            ends = [float(raw.min()), *edges, float(raw.max())]
+            return np.searchsorted(edges, raw), tuple(f"{a:.3g} to {b:.3g}" for a, b in pairwise(ends))
+        return values, tuple(str(value) for value in known)
+    else:
+        values, names = result.labels, result.class_names
+    return values, names or tuple(map(str, range(int(values.max()) + 1)))
 
 
 def _marker(colors: list[str], symbols: list[str], size: Any) -> dict[str, Any]:
@@ -213,28 +337,46 @@ def _ends(result: Embedding, epoch: int, n: int) -> np.ndarray:
 def _texts(result: Embedding, epoch: int, n: int) -> list[str]:
     names = result.class_names
     out = []
-    for index, label, said in zip(result.index, result.labels, result.predicted[epoch, n], strict=True):
+    for i, (index, label, said) in enumerate(
+        zip(result.index, result.labels, result.predicted[epoch, n], strict=True)
+    ):
         told = "" if said < 0 or said == label else f", taken for {names[said]}"
-        out.append(f"{names[label]}{told} (picture {index})")
+        who = [n, 0] if result.teachers and n > 0 else [n]
+        more = [line for m in who if (line := _likely(result, epoch, m, i))]
+        out.append(f"{names[label]}{told} (picture {index}){''.join(more)}")
     return out
 
 
-def _legend(result: Embedding, color: str) -> list[tuple[str, dict[str, Any]]]:
-    if color == "correct":
-        return [
-            ("right", {"color": theme.OKABE_ITO[0], "symbol": "circle"}),
-            ("wrong", {"color": theme.OKABE_ITO[1], "symbol": "x"}),
+def _likely(result: Embedding, epoch: int, n: int, i: int) -> str:
+    """The most probable classes with their probabilities."""
+    if result.top is None or result.top_share is None or result.top[epoch, n, i, 0] < 0:
+        return ""
+    pairs = zip(result.top[epoch, n, i], result.top_share[epoch, n, i], strict=True)
+    said = ", ".join(f"{result.class_names[c]} {p:.2f}" for c, p in pairs if c >= 0)
+    return f"<br>{theme.shortened(result.networks[n], 24)}: {said}"
+
+
+def _legend(result: Embedding, way: _Way) -> list[tuple[str, dict[str, Any]]]:
+    out: list[tuple[str, dict[str, Any]]] = []
+    if way.color in ("correct", "agreement"):
+        words = ("right", "wrong") if way.color == "correct" else ("as the teacher", "another class")
+        out = [
+            (word, {"color": look[0], "symbol": look[1]})
+            for word, look in zip(words, (_YES, _NO), strict=True)
         ]
-    shown = np.unique(result.labels)
-    if len(shown) > _MOST_LEGEND_CLASSES:
-        return []  # the class is told on hover
-    return [
-        (
-            result.class_names[label],
-            dict(zip(("color", "symbol"), theme.class_style(int(label)), strict=True)),
-        )
-        for label in shown
-    ]
+    elif way.color not in ("network", "confidence"):
+        values, names = _kinds(result, way.color)
+        shown = np.unique(values)
+        if len(shown) <= _MOST_LEGEND_CLASSES:  # else it is told on hover
+            looks = [theme.class_style(int(value)) for value in shown]
+            out = [
+                (theme.shortened(names[value], 18), {"color": color, "symbol": symbol})
+                for value, (color, symbol) in zip(shown, looks, strict=True)
+            ]
+    if way.reliability is not None:
+        text = f"hollow: under {percent(way.reliability, 0)} of neighbours kept"
+        out.append((text, {"color": theme.MUTED, "symbol": "circle-open", "line": {"width": 1.6}}))
+    return out
 
 
 def _axes(fig: go.Figure, result: Embedding) -> None:
@@ -249,16 +391,8 @@ def _axes(fig: go.Figure, result: Embedding) -> None:
     fig.update_xaxes(range=[centre[0] - reach, centre[0] + reach], constrain="domain", **bare)
     fig.update_yaxes(range=[centre[1] - reach, centre[1] + reach], **bare)
     note = f"{METHODS[result.method]}: distances between far clusters and cluster sizes mean nothing"
-    if result.method == "tsne":
-        fig.add_annotation(
-            x=0,
-            y=0,
-            xref="paper",
-            yref="paper",
-            text=note,
-            showarrow=False,
-            xanchor="left",
-            yanchor="top",
-            yshift=-4,
-            font=dict(size=12, color=theme.MUTED),
-        )
+    if result.method == "lda":
+        note = "LDA: axes chosen with the labels of other pictures; a unit is the spread inside classes"
+    if result.method != "pca":
+        where = dict(x=0, y=0, xref="paper", yref="paper", xanchor="left", yanchor="top", yshift=-4)
+        fig.add_annotation(text=note, showarrow=False, font=dict(size=12, color=theme.MUTED), **where)

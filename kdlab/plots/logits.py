@@ -238,30 +238,67 @@ def logit_classes(result: LogitDecomposition, *, title: str | None = None, dark:
 
 
 def logit_sweep(result: LogitDecomposition, *, title: str | None = None, dark: bool = False) -> go.Figure:
-    """The share of the KD loss that is about the true class, over temperatures."""
-    import plotly.graph_objects as go
+    """What temperature does: the share of KD that is about the true class, and how many classes speak."""
+    from plotly.subplots import make_subplots
 
     looks = theme.styles(result.roster, (result.teacher,))
-    fig = go.Figure()
+    both = result.sweep_classes is not None
+    fig = make_subplots(1, 2 if both else 1, horizontal_spacing=0.1)
     for s, name in enumerate(result.students):
         fig.add_scatter(
             x=result.sweep,
             y=100 * result.sweep_share[s],
             name=name,
+            legendgroup=name,
             mode="lines+markers",
             line=looks[name].line(),
             marker=looks[name].marker(9),
             customdata=result.sweep_kd[s],
             hovertemplate=f"{name}, τ = %{{x:g}}: %{{y:.0f}} % of KD = %{{customdata:.3f}}<extra></extra>",
+            row=1,
+            col=1,
         )
+    if result.sweep_classes is not None and result.sweep_entropy is not None:
+        for n, name in enumerate((result.teacher, *result.students)):
+            fig.add_scatter(
+                x=result.sweep,
+                y=np.round(result.sweep_classes[n], 4),
+                name=f"{name} (teacher)" if n == 0 else name,
+                legendgroup=name if n else "the teacher",
+                showlegend=n == 0,
+                mode="lines+markers",
+                line=looks[name].line(),
+                marker=looks[name].marker(9),
+                customdata=result.sweep_entropy[n],
+                hovertemplate=f"{name}, τ = %{{x:g}}: %{{y:.2f}} classes, entropy %{{customdata:.2f}} nats"
+                "<extra></extra>",
+                row=1,
+                col=2,
+            )
+        classes = result.teacher_logits.shape[1]
+        fig.add_hline(
+            y=classes,
+            line=dict(color=theme.MUTED, width=1.2, dash="dot"),
+            annotation=dict(text="all classes alike", font=dict(size=12, color=theme.MUTED)),
+            annotation_position="top left",
+            row=1,
+            col=2,
+        )
+        fig.update_yaxes(title="effective number of classes", range=[0, 1.14 * classes], row=1, col=2)
     fig.update_xaxes(
         title="temperature τ", type="log", tickvals=result.sweep, ticktext=[f"{t:g}" for t in result.sweep]
     )
-    fig.update_yaxes(title="share of TCKD in the KD loss (%)", range=[0, 102])
+    fig.update_yaxes(title="share of TCKD in the KD loss (%)", range=[0, 102], row=1, col=1)
     order = ", ".join(
         f"{t:g}: {100 * v:.0f} %" for t, v in zip(result.sweep, result.sweep_share.mean(axis=0), strict=True)
     )
     summary = (
         f"Share of the KD loss that is about the true class, mean over students, by temperature: {order}."
     )
+    if result.sweep_classes is not None:
+        first, last = result.sweep_classes[0, [0, -1]]
+        summary += (
+            f" The teacher spreads over {first:.1f} of {result.teacher_logits.shape[1]} classes at "
+            f"temperature {result.sweep[0]:g} and over {last:.1f} at {result.sweep[-1]:g}."
+        )
     return theme.apply(fig, summary=summary, title=title, height=400, dark=dark)

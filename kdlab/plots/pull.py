@@ -22,7 +22,6 @@ _VALUES = {
 }
 _LONGEST = 0.16  # of the longest arrow, in spans of the cloud; all are drawn on that scale
 _SHORT = {EMBEDDING: "embed."}  # on the axis of a narrow panel
-_DIVERGING = [[0.0, "#D55E00"], [0.5, "#F7F7F7"], [1.0, "#0072B2"]]  # Okabe and Ito's pair for minus and plus
 
 
 def term_styles(terms: Sequence[str]) -> dict[str, theme.Style]:
@@ -199,7 +198,7 @@ def pull_conflicts(
             text=text,
             texttemplate="%{text}",
             textfont=dict(size=13),  # no colour: plotly then takes one that can be read on the cell
-            colorscale=_DIVERGING,
+            colorscale=[list(stop) for stop in theme.DIVERGING],
             zmin=-1,
             zmax=1,
             xgap=2,

@@ -57,6 +57,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, s
 WIDTH = 900  # the narrowest page on which everything must be readable
 SLIDER_HEIGHT = 90  # pixels that a slider adds to a figure
 SEQUENTIAL = "Cividis"  # made for colour-blind readers, even in lightness
+DIVERGING = ((0.0, "rgb(0,90,170)"), (0.5, "rgb(245,245,245)"), (1.0, "rgb(200,80,0)"))  # below, 0, above
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,105 @@
 """Measurements of representations: each takes a study, or plain modules and arrays, and gives a typed result.
 
-`linear_probe` (what can be read from each layer), `embed` (teacher and students in one plane),
-`attention_maps` (where they look), `logit_decomposition` (what KD asks for, sample by sample) and
-`learning_curves`; the plain functions of `kdlab.probes.metrics`. Results are drawn by `kdlab.plots`.
+What can be read: `linear_probe`, `factor_probe`; how things lie: `embed`, `neighbours`, `similarity`,
+`geometry`; where networks look: `attention_maps`, `attributions`; what they answer:
+`logit_decomposition`, `logit_history`, `logit_gradients`, `calibration`, `fidelity`; what each loss
+wants: `pull`, `pull_arrows`; how training went: `learning_curves`. The plain functions are in
+`kdlab.probes.metrics`, an estimator for scikit-learn is `LinearProbe`. Results are tables
+(`to_frame`), files (`save`, `load_result`), sentences (`summary`) and figures (`plot`).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from kdlab.probes import metrics
+from kdlab.probes.agreement import MapAgreement, compare_maps
 from kdlab.probes.arrows import PullArrows, pull_arrows
 from kdlab.probes.attention import AttentionMaps, attention_maps
+from kdlab.probes.attribution import Attributions, attributions
+from kdlab.probes.calibration import Calibration, calibration
 from kdlab.probes.curves import LearningCurves, learning_curves
 from kdlab.probes.embedding import Embedding, embed
+from kdlab.probes.factors import FactorProbe, factor_probe
+from kdlab.probes.fidelity import Fidelity, fidelity
+from kdlab.probes.geometry import Geometry, geometry
+from kdlab.probes.gradients import LogitGradients, logit_gradients
 from kdlab.probes.linear import LinearProbeResult, linear_probe
+from kdlab.probes.logit_history import LogitHistory, logit_history
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
-from kdlab.probes.pull import Pull, TermGradients, pull, term_gradients
+from kdlab.probes.neighbours import Neighbours, neighbours
+from kdlab.probes.pull import Pull, pull
 from kdlab.probes.representation import Representation, measure
 from kdlab.probes.result import Result, load_result
-from kdlab.probes.ridge import fit_ridge
+from kdlab.probes.ridge import fit_discriminant, fit_ridge
+from kdlab.probes.similarity import Similarity, similarity
 from kdlab.probes.softmax import SoftmaxFit, fit_softmax
 from kdlab.probes.sources import Source, as_source
+from kdlab.probes.term_gradients import TermGradients, term_gradients
 from kdlab.probes.tsne import tsne
+from kdlab.probes.untrained import untrained_twin
+
+if TYPE_CHECKING:
+    from kdlab.probes.estimator import LinearProbe
 
 __all__ = [
     "QUADRANTS",
     "AttentionMaps",
+    "Attributions",
+    "Calibration",
     "Embedding",
+    "FactorProbe",
+    "Fidelity",
+    "Geometry",
     "LearningCurves",
+    "LinearProbe",
     "LinearProbeResult",
     "LogitDecomposition",
+    "LogitGradients",
+    "LogitHistory",
+    "MapAgreement",
+    "Neighbours",
     "Pull",
     "PullArrows",
     "Representation",
     "Result",
+    "Similarity",
     "SoftmaxFit",
     "Source",
     "TermGradients",
     "as_source",
     "attention_maps",
+    "attributions",
+    "calibration",
+    "compare_maps",
     "embed",
+    "factor_probe",
+    "fidelity",
+    "fit_discriminant",
     "fit_ridge",
     "fit_softmax",
+    "geometry",
     "learning_curves",
     "linear_probe",
     "load_result",
     "logit_decomposition",
+    "logit_gradients",
+    "logit_history",
     "measure",
     "metrics",
+    "neighbours",
     "pull",
     "pull_arrows",
+    "similarity",
     "term_gradients",
     "tsne",
+    "untrained_twin",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LinearProbe":  # loads scikit-learn
+        from kdlab.probes.estimator import LinearProbe
+
+        return LinearProbe
+    raise AttributeError(f"module 'kdlab.probes' has no attribute {name!r}")

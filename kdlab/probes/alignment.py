@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kdlab.errors import ConfigError
 from kdlab.probes.threads import svd
+from kdlab.probes.words import listed
 
 ALIGNMENTS = {
     "projector": "the method's own projector",
@@ -111,3 +114,17 @@ def residual(x: np.ndarray, y: np.ndarray) -> float:
     """||x - y|| / ||y - mean y||: 0 is equal, 1 as far as the mean of y is; Frobenius norms."""
     size = np.linalg.norm(y - y.mean(axis=0))
     return float(np.linalg.norm(x - y) / size) if size > 0 else float("nan")
+
+
+def alignment_words(networks: Sequence[str], used: Sequence[str], teachers: Sequence[str]) -> str:
+    """In words, how each network came into the teacher's space; nothing without a teacher.
+
+    Args:
+        used: for each of `networks` a key of `ALIGNMENTS`.
+    """
+    ways = []
+    for kind, text in ALIGNMENTS.items():
+        names = [n for n, way in zip(networks, used, strict=True) if way == kind and n not in teachers]
+        if names:
+            ways.append(f"{listed(names)} by {text}" if kind != "none" else f"{listed(names)} {text}")
+    return f"; in the space of {teachers[0]}: {'; '.join(ways)}" if teachers and ways else ""

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdlab.errors import ConfigError, StudyError, unknown_name
-from kdlab.probes.alignment import ALIGNMENTS, into_teacher_space, residual
-from kdlab.probes.maps import plane, steady_tsne, trustworthiness
+from kdlab.probes.alignment import ALIGNMENTS, alignment_words
+from kdlab.probes.frames import choose, gather, partly
+from kdlab.probes.maps import (
+    SteadyMaps,
+    discriminant,
+    distances,
+    movement,
+    neighbours_kept,
+    plane,
+    rank_correlation,
+    steady_tsne,
+    trustworthiness,
+)
 from kdlab.probes.metrics import knn_purity
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.threads import single_thread
-from kdlab.probes.tsne import ONE_THREAD_POINTS
-from kdlab.probes.words import absent, listed
+from kdlab.probes.tsne import ONE_THREAD_POINTS, check_pull
+from kdlab.probes.words import absent, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS = {"tsne": "t-SNE", "pca": "PCA"}
-_POINTS = 1000  # of all networks together, where the number of pictures is not given
+METHODS = {"tsne": "t-SNE", "pca": "PCA", "lda": "LDA"}  # classical MDS of features is PCA
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Embedding(Result):
     A network that has no snapshot of an epoch (it came later or went earlier than others) has NaN there.
 
     Attributes:
-        method: "tsne" or "pca". align: as asked. mapping: how each network came into the common space.
+        method: "tsne", "pca" or "lda". align: as asked. mapping: how each network came into the common space.
         networks: teachers first; teachers, students: which is which (`students` in the study's order).
         epochs: -1 for networks given without a training. seed: of the run.
         coordinates: (E, N, n, 2), aligned over epochs.
@@ -45,9 +55,24 @@ class Embedding(Result):
             (0 is equal, 1 as far as the teacher's mean is); NaN without a teacher.
         purity, purity_map: (E, N) share of same-class points among the k nearest in features and map.
         trustworthiness: (E,) how far neighbours in the map are neighbours in the features, up to 1.
-        divergence: (E,) KL divergence of t-SNE, NaN for PCA.
-        k: neighbours counted. perplexity: of t-SNE, NaN for PCA.
+        divergence: (E,) KL divergence of t-SNE, else NaN.
+        k: neighbours counted. perplexity: of t-SNE, else NaN.
         protocol: how it was made, in words.
+        pull: to the frame before; 0 is none.
+        divergence_free, trustworthiness_free: (E,) and displacement_free: (E, N): the same after the
+            pull was let go; equal to the ones with it where there is none.
+        rank_correlation: (E, N) Spearman's, between distances in the network's own features (before they
+            were brought into the common space) and in the map.
+        kept_each: (E, N, n) share of a picture's k nearest in the network's own features that are among
+            its k nearest in the map. Chance is `chance_kept`.
+        distance: (E, N, n) of each picture to the teacher's, in units of the teacher's spread (the root
+            mean square is `residual`); NaN without a teacher.
+        nearest: (E, N, n, k) places of the k nearest in the network's own features, nearest first, -1
+            where it has no snapshot.
+        top, top_share: (E, N, n, 3) the classes of the highest probabilities, and these; -1 and NaN where
+            logits are not known.
+        coarse: (n,) super-classes or None; coarse_names. factors: name -> (n,) what pictures were made
+            of; factor_names: name -> names of its values.
     """
 
     figure: ClassVar[str] = "embedding"
@@ -75,6 +100,37 @@ class Embedding(Result):
     k: int
     perplexity: float
     protocol: str
+    pull: float = 0.0
+    divergence_free: np.ndarray | None = None
+    trustworthiness_free: np.ndarray | None = None
+    displacement_free: np.ndarray | None = None
+    rank_correlation: np.ndarray | None = None
+    kept_each: np.ndarray | None = None
+    distance: np.ndarray | None = None
+    nearest: np.ndarray | None = None
+    top: np.ndarray | None = None
+    top_share: np.ndarray | None = None
+    coarse: np.ndarray | None = None
+    coarse_names: tuple[str, ...] = ()
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    factor_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> np.ndarray | None:
+        """(E, N) mean of `kept_each`: how many neighbours the map keeps."""
+        return None if self.kept_each is None else self.kept_each.mean(axis=2)
+
+    @property
+    def chance_kept(self) -> float:
+        """Share of neighbours that a map of random places would keep."""
+        return self.k / (len(self.labels) - 1)
+
+    @property
+    def drift(self) -> np.ndarray:
+        """(N,) mean of `displacement` over the epochs; NaN for one epoch."""
+        moved = np.isfinite(self.displacement)
+        total = np.where(moved, self.displacement, 0.0).sum(axis=0)
+        return np.where(moved.any(axis=0), total / np.maximum(moved.sum(axis=0), 1), np.nan)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each epoch, network and picture."""
@@ -82,7 +138,7 @@ class Embedding(Result):
 
         e, m, n = self.predicted.shape
         epoch, network, sample = (a.ravel() for a in np.meshgrid(range(e), range(m), range(n), indexing="ij"))
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "epoch": np.asarray(self.epochs)[epoch],
                 "network": np.asarray(self.networks, dtype=object)[network],
@@ -93,6 +149,10 @@ class Embedding(Result):
                 "y": self.coordinates[..., 1].ravel(),
             }
         )
+        if self.kept_each is not None and self.distance is not None:
+            table["neighbours_kept"] = self.kept_each.ravel()
+            table["distance_to_teacher"] = self.distance.ravel()
+        return table
 
     @property
     def summary(self) -> str:
@@ -113,6 +173,15 @@ class Embedding(Result):
         return (
             f"{METHODS[self.method]} of {len(self.labels)} test pictures{when}: of a picture's {self.k} "
             f"nearest in the features, the share of its own class is {listed(said)}; {picture}.{missing}"
+            + self._kept_in_words()
+        )
+
+    def _kept_in_words(self) -> str:
+        if self.kept is None or not np.isfinite(self.kept[-1]).any():
+            return ""
+        return (
+            f" The map keeps {percent(float(np.nanmean(self.kept[-1])), 0)} of these neighbours "
+            f"(chance {percent(self.chance_kept, 0)})."
         )
 
 
@@ -124,6 +193,7 @@ def embed(
     target: Any = None,
     fit: Any = None,
     images: Any = None,
+    data: Any = None,
     teacher: str | None = None,
     epochs: str | int | Iterable[int] = "all",
     students: str | Iterable[str] | None = None,
@@ -131,6 +201,7 @@ def embed(
     n: int | None = None,
     perplexity: float = 30.0,
     backend: str = "auto",
+    pull: float = 1.0,
     k: int = 10,
 ) -> Embedding:
     """Map teacher and students into one plane, at every epoch.
@@ -139,11 +210,13 @@ def embed(
     points of all networks together, starting from one map of the teacher, and each frame is rotated
     onto the one before by the teacher's points, which stand for the same features at every epoch. PCA
     uses the plane in which the teacher's features vary most (without a teacher, those of the last
-    epoch), so that its frames are comparable as they are.
+    epoch), so that its frames are comparable as they are. LDA uses the plane in which its classes lie
+    farthest apart, fitted with the labels of the fitting part. (Classical MDS would give PCA again.)
 
     Args:
-        source: a study; or name -> array (n, p), snapshot or module (with `target`; `images` for modules).
-        method: "tsne" or "pca".
+        source: a study; or name -> array (n, p), snapshot or module (with `target`, and `images` for
+            modules; or with `data`: a data set or its name).
+        method: "tsne", "pca" or "lda".
         align: "joint" (a student's own projector where its method trains one, else orthogonal
             Procrustes), "projector", "procrustes", "ridge" or "none". Maps are fitted on the fitting
             part alone; the result says what was done.
@@ -153,6 +226,10 @@ def embed(
         n: evaluation pictures, the same share of each class; None takes so many that all networks
             together have about 1000 points, at most 300 pictures.
         perplexity, backend: of t-SNE, see `kdlab.probes.tsne.tsne`.
+        pull: of t-SNE: how strongly points are drawn to their place in the frame before; 0 is not at all.
+            At 1 the KL divergence rises by 1 to 2 % and points move about a quarter less; 10 hides real
+            change. The result tells both with and without it. Backend "torch" alone; others go without
+            where it is not asked for.
         k: neighbours for purity and trustworthiness.
 
     Raises:
@@ -163,28 +240,38 @@ def embed(
         raise unknown_name("map", method, METHODS)
     if align not in ("joint", *ALIGNMENTS):
         raise unknown_name("alignment", align, ("joint", *ALIGNMENTS))
-    src = as_source(source, target=target, fit=fit, images=images, teacher=teacher)
+    src = as_source(source, target=target, fit=fit, images=images, data=data, teacher=teacher)
     networks = src.choose_networks(students)
     own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]
     epoch_list = src.choose_epochs(epochs, [own_seed], networks)
     if not epoch_list:
         raise StudyError("There is no snapshot yet; train the study first (study.fit()).")
-    shown = _choose(src, len(networks), n)
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, not {k!r}.")
+    shown = choose(src, len(networks), n)
+    strength = float(pull) if check_pull(pull) and method == "tsne" and backend in ("auto", "torch") else 0.0
     with single_thread(len(shown) * len(networks) <= ONE_THREAD_POINTS):
-        return _embed(src, method, align, networks, epoch_list, own_seed, shown, perplexity, backend, k)
+        ask = _Asked(method, align, perplexity, backend, strength, min(k, len(shown) - 1))
+        return _embed(src, ask, networks, epoch_list, own_seed, shown)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    method: str
+    align: str
+    perplexity: float
+    backend: str
+    pull: float
+    k: int
 
 
 def _embed(
     src: Source,
-    method: str,
-    align: str,
+    ask: _Asked,
     networks: tuple[str, ...],
     epoch_list: tuple[int, ...],
     own_seed: int,
     shown: np.ndarray,
-    perplexity: float,
-    backend: str,
-    k: int,
 ) -> Embedding:
     there = src.presence(networks, epoch_list, own_seed)
     present = [[n for n, name in enumerate(networks) if epoch in there[name]] for epoch in epoch_list]
@@ -193,14 +280,10 @@ def _embed(
     for epoch, own in zip(epoch_list, present, strict=True):
         reference = networks[own[0] if first is None else first]  # the same in all frames if one can be
         names = [networks[n] for n in own]
-        frames.append(_features(src, names, reference, epoch, own_seed, align, shown))
-    features = [frame[0] for frame in frames]  # each (N, n, q), of those who are there
-    if method == "tsne":
-        flat, divergence = steady_tsne(features, present, bool(src.teachers), perplexity, backend, own_seed)
-    else:
-        flat, divergence = plane(features, bool(src.teachers)), np.full(len(features), np.nan)
-    labels = src.target[shown]
-    k = min(k, len(shown) - 1)
+        frames.append(gather(src, names, reference, epoch, own_seed, ask.align, shown, ask.k))
+    features = [frame.features for frame in frames]  # each (N, n, q), of those who are there
+    maps = _maps(src, ask, features, frames[-1].known, present, own_seed)
+    labels, k = src.target[shown], ask.k
 
     def spread(values: Sequence[Any], shape: tuple[int, ...] = (), empty: Any = np.nan) -> np.ndarray:
         """(E, N, ...) of values per epoch of those who are there."""
@@ -209,24 +292,35 @@ def _embed(
             full[e, own] = np.asarray(values[e])
         return full
 
-    coordinates = spread(flat, (len(shown), 2))
-    radius = np.array([np.sqrt(np.square(f - f.mean(axis=(0, 1))).sum(axis=2).mean()) for f in flat])
-    moved = np.full((len(epoch_list), len(networks)), np.nan)
-    steps = np.linalg.norm(np.diff(coordinates, axis=0), axis=3).mean(axis=2)
-    moved[1:] = steps / np.maximum(radius[1:, None], 1e-300)
+    def trust(flat: Sequence[np.ndarray]) -> np.ndarray:
+        pairs = zip(features, flat, strict=True)
+        return np.array([trustworthiness(np.concatenate(f), np.concatenate(c), k) for f, c in pairs])
+
+    coordinates = spread(maps.frames, (len(shown), 2))
+    moved, trusted = movement(coordinates, maps.frames), trust(maps.frames)
+    free = maps.free is not maps.frames and ask.pull > 0
     if src.teachers:
-        gaps = spread([[residual(x, frame[0]) for x in frame] for frame in features])
+        distance = spread([distances(frame) for frame in features], (len(shown),))
     else:
-        gaps = np.full(moved.shape, np.nan)
+        distance = np.full(coordinates.shape[:3], np.nan)
     kinds = {
         networks[n]: kind
         for own, frame in zip(present, frames, strict=True)
-        for n, kind in zip(own, frame[1])
+        for n, kind in zip(own, frame.kinds)
     }
     used = tuple(kinds.get(name, "none") for name in networks)
+    pairs = list(zip(frames, maps.frames, strict=True))
+    trusted_free = trust(maps.free) if free else trusted
+    protocol = _protocol(ask, networks, src.teachers, used, len(shown))
+    if free:
+        protocol += (
+            f" Each point is pulled to its place in the frame before (strength {ask.pull:g}): mean KL "
+            f"{maps.divergence.mean():.3f}, {maps.free_divergence.mean():.3f} when the pull is let go; "
+            f"trustworthiness {trusted.mean():.4f} and {trusted_free.mean():.4f}."
+        )
     return Embedding(
-        method=method,
-        align=align,
+        method=ask.method,
+        align=ask.align,
         mapping=used,
         networks=networks,
         teachers=src.teachers,
@@ -238,114 +332,68 @@ def _embed(
         index=src.index[shown],
         class_names=src.class_names,
         images=None if src.images is None else src.images[shown],
-        predicted=spread([frame[2] for frame in frames], (len(shown),), -1),
+        predicted=spread([frame.top[:, :, 0] for frame in frames], (len(shown),), -1),
         displacement=moved,
-        residual=gaps,
+        residual=np.sqrt(np.square(distance).mean(axis=2)),
         purity=spread([[knn_purity(x, labels, k) for x in frame] for frame in features]),
-        purity_map=spread([[knn_purity(x, labels, k) for x in frame] for frame in flat]),
-        trustworthiness=np.array(
-            [
-                trustworthiness(np.concatenate(f), np.concatenate(c), k)
-                for f, c in zip(features, flat, strict=True)
-            ]
-        ),
-        divergence=divergence,
+        purity_map=spread([[knn_purity(x, labels, k) for x in frame] for frame in maps.frames]),
+        trustworthiness=trusted,
+        divergence=maps.divergence,
         k=k,
-        perplexity=float(perplexity) if method == "tsne" else float("nan"),
-        protocol=_protocol(method, networks, src.teachers, used, len(shown), perplexity)
-        + _partly(networks, epoch_list, there),
+        perplexity=float(ask.perplexity) if ask.method == "tsne" else float("nan"),
+        protocol=protocol + partly(networks, epoch_list, there),
+        pull=ask.pull,
+        divergence_free=maps.free_divergence,
+        trustworthiness_free=trusted_free,
+        displacement_free=movement(spread(maps.free, (len(shown), 2)), maps.free) if free else moved,
+        rank_correlation=spread(
+            [[rank_correlation(x, c) for x, c in zip(f.own, flat, strict=True)] for f, flat in pairs]
+        ),
+        kept_each=spread(
+            [[neighbours_kept(x, c) for x, c in zip(f.nearest, flat, strict=True)] for f, flat in pairs],
+            (len(shown),),
+        ).astype(np.float32),
+        distance=distance.astype(np.float32),
+        nearest=spread([frame.nearest for frame in frames], (len(shown), k), -1).astype(np.int32),
+        top=spread([frame.top for frame in frames], (len(shown), 3), -1).astype(np.int32),
+        top_share=spread([frame.share for frame in frames], (len(shown), 3)).astype(np.float32),
+        coarse=None if src.coarse is None else src.coarse[shown],
+        coarse_names=src.coarse_names,
+        factors={name: np.asarray(values)[shown] for name, values in src.factors.items()},
+        factor_names={name: tuple(names) for name, names in src.factor_names.items()},
     )
 
 
-def _choose(src: Source, networks: int, n: int | None) -> np.ndarray:
-    """Evaluation pictures, classes taking turns."""
-    evaluation = np.flatnonzero(~src.fit)
-    count = min(300, _POINTS // networks) if n is None else n
-    if count < 10 or len(evaluation) < 10:
-        raise ConfigError(
-            f"A map needs at least 10 pictures (asked for {count}, there are {len(evaluation)})."
-        )
-    labels = src.target[evaluation]
-    rank = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        where = np.flatnonzero(labels == label)
-        rank[where] = np.arange(len(where))
-    return evaluation[np.lexsort((labels, rank))[:count]]
-
-
-def _features(
+def _maps(
     src: Source,
-    networks: Sequence[str],
-    reference: str,
-    epoch: int,
+    ask: _Asked,
+    features: list[np.ndarray],
+    known: np.ndarray,
+    present: list[list[int]],
     seed: int,
-    align: str,
-    shown: np.ndarray,
-) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """(N, n, q) in the space of `reference`, how each came there, and (N, n) predicted classes."""
-    tables, kinds, predicted = [], [], []
-    own = _table(src.view(reference, epoch, seed), reference, epoch)
-    for name in networks:
-        view = src.view(name, epoch, seed)
-        table = _table(view, name, epoch)
-        if name == reference:
-            mapped, kind = np.asarray(table, np.float64), "none"
-        elif src.teachers:
-            mapped, kind = into_teacher_space(align, table, view.projected, own, src.fit, name)
-        else:
-            way = "procrustes" if align == "joint" else align
-            mapped, kind = into_teacher_space(way, table, None, own, src.fit, name)
-        tables.append(mapped[shown])
-        kinds.append(kind)
-        predicted.append(
-            np.full(len(shown), -1) if view.logits is None else view.logits[shown].argmax(axis=1)
-        )
-    return np.stack(tables), kinds, np.stack(predicted)
-
-
-def _table(view: Any, name: str, epoch: int) -> np.ndarray:
-    """The features that are mapped: the embedding, or the last stage."""
-    table = view.embedding if view.embedding is not None else list(view.stages.values())[-1]
-    if not np.isfinite(table).all():
-        raise ConfigError(
-            f"The features of {name!r} at epoch {epoch} have NaN or infinite values; leave it out."
-        )
-    return np.asarray(table)
-
-
-def _partly(networks: Sequence[str], epochs: Sequence[int], there: Mapping[str, Sequence[int]]) -> str:
-    """A sentence on networks that have no snapshot of some epochs."""
-    said = []
-    for name in networks:
-        if not there[name]:
-            said.append(f"{name} not at all")
-        elif len(there[name]) < len(epochs):
-            word = "epoch" if len(there[name]) == 1 else "epochs"
-            said.append(f"{name} only at {word} {listed([str(epoch) for epoch in there[name]])}")
-    return f" Shown where there are snapshots: {listed(said)}." if said else ""
+) -> SteadyMaps:
+    """The map of every epoch by the method asked for."""
+    if ask.method == "tsne":
+        return steady_tsne(features, present, bool(src.teachers), ask.perplexity, ask.backend, seed, ask.pull)
+    if ask.method == "pca":
+        flat = plane(features, bool(src.teachers))
+    else:
+        used = known[:1] if src.teachers else known  # (N, m, q) of the last epoch
+        flat = discriminant(features, np.concatenate(used), np.tile(src.target[src.fit], len(used)))
+    unknown = np.full(len(features), np.nan)
+    return SteadyMaps(flat, unknown, flat, unknown)
 
 
 def _protocol(
-    method: str,
-    networks: Sequence[str],
-    teachers: Sequence[str],
-    used: Sequence[str],
-    count: int,
-    perplexity: float,
+    ask: _Asked, networks: Sequence[str], teachers: Sequence[str], used: Sequence[str], count: int
 ) -> str:
-    how = (
-        f"one joint t-SNE of all networks per epoch (perplexity {perplexity:g})"
+    whose = "the teacher's" if teachers else "the last epoch's"
+    how = {
+        "tsne": f"one joint t-SNE of all networks per epoch (perplexity {ask.perplexity:g})"
         + (", each started from the teacher's own map" if teachers else "")
-        + " and rotated onto the epoch before"
-        if method == "tsne"
-        else "the plane in which the first network's features vary most"
-    )
-    ways = []
-    for kind, text in ALIGNMENTS.items():
-        names = [
-            name for name, way in zip(networks, used, strict=True) if way == kind and name not in teachers
-        ]
-        if names:
-            ways.append(f"{listed(names)} by {text}" if kind != "none" else f"{listed(names)} {text}")
-    space = f"; in the space of {teachers[0]}: {'; '.join(ways)}" if teachers and ways else ""
-    return f"{count} test pictures; {how}{space}."
+        + " and rotated onto the epoch before",
+        "pca": f"the plane in which {whose} features vary most",
+        "lda": f"the plane in which {whose} classes lie farthest apart (LDA with shrinkage, fitted with the "
+        "labels of the validation pictures)",
+    }[ask.method]
+    return f"{count} test pictures; {how}{alignment_words(networks, used, teachers)}."

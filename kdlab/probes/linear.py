@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from kdlab.errors import ConfigError, unknown_name
-from kdlab.probes.evaluate import Scores, check_parts, evaluate_tables, work
+from kdlab.errors import unknown_name
+from kdlab.probes.controls import (
+    random_labels,
+    raw_pixels,
+    reduce_dimension,
+    untrained_layers,
+    wilson,
+)
+from kdlab.probes.evaluate import check_parts, evaluate_tables, work
+from kdlab.probes.metrics import knn_purity
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
+from kdlab.probes.tables import collect
 from kdlab.probes.words import absent, listed, mean_over_seeds, percent, plural
 
 if TYPE_CHECKING:
@@ -20,9 +29,10 @@ if TYPE_CHECKING:
 
 PROBES = {
     "softmax": "softmax regression fitted to convergence",
-    "ridge": "closed-form ridge regression on the labels",
+    "ridge": "closed-form ridge regression on the labels, scaled as a linear discriminant",
 }
 _SOFTMAX_WORK = 5e8  # multiply-adds a gradient (half a minute in all); above, "auto" takes ridge
+_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,18 @@ class LinearProbeResult(Result):
             order, from which figures take their colours).
         layers: shallow to deep; epochs: -1 for networks given without a training; seeds.
         accuracy: (N, E, L, S), 0..1. nll: the same, in nats (NaN for the ridge probe). l2: penalty chosen.
+        low, high: (N, E, L, S) ends of the 95 % interval of the accuracy (Wilson), from the number of
+            test pictures alone: what another seed would change is seen from the seeds.
+        untrained: (N, L, S) accuracy of the same probe on the untrained twin of each network, or None.
+        purity: (N, E, L, S) mean share of a test picture's 10 nearest others (fewer where there are
+            fewer) that have its class, or None; purity_chance: the same for random neighbours.
         control: (N, E, L, S) accuracy of the same probe on random labels, or None.
         control_chance: accuracy of always naming the most frequent random label.
         pixels: accuracy of the same probe on raw pixels, or NaN.
         chance: accuracy of always naming the most frequent class.
         n_fit, n_test: pictures to fit and to judge.
         probe: "softmax" or "ridge".
+        dimension: principal components on which every layer was probed; 0: its own features.
         protocol: how it was measured, in words.
     """
 
@@ -68,6 +84,12 @@ class LinearProbeResult(Result):
     n_test: int
     probe: str
     protocol: str
+    low: np.ndarray
+    high: np.ndarray
+    untrained: np.ndarray | None = None
+    purity: np.ndarray | None = None
+    purity_chance: float = float("nan")
+    dimension: int = 0
 
     @property
     def selectivity(self) -> np.ndarray | None:
@@ -88,11 +110,17 @@ class LinearProbeResult(Result):
                 "layer": self.layers[k],
                 "seed": self.seeds[s],
                 "accuracy": self.accuracy[n, e, k, s],
+                "low": self.low[n, e, k, s],
+                "high": self.high[n, e, k, s],
                 "nll": self.nll[n, e, k, s],
                 "l2": self.l2[n, e, k, s],
             }
             if self.control is not None:
                 row["selectivity"] = self.accuracy[n, e, k, s] - self.control[n, e, k, s]
+            if self.untrained is not None:
+                row["untrained"] = self.untrained[n, k, s]
+            if self.purity is not None:
+                row["purity"] = self.purity[n, e, k, s]
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -117,11 +145,23 @@ class LinearProbeResult(Result):
         when = "" if self.epochs[-1] == AS_GIVEN else f" after epoch {self.epochs[-1]}"
         pixels = "" if np.isnan(self.pixels) else f"; raw pixels give {percent(self.pixels)}"
         kind = "softmax probe" if self.probe == "softmax" else "closed-form ridge probe"
+        kind += f" on {plural(self.dimension, 'principal component')}" if self.dimension else ""
         seeds = f", mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
         return (
             f"Read by a linear {kind} from {where}{when}, held-out accuracy is {listed(said)}{seeds}"
-            f"{pixels}, chance is {percent(self.chance)}.{missing}"
+            f"{pixels}, chance is {percent(self.chance)}.{self._beside()}{missing}"
         )
+
+    def _beside(self) -> str:
+        """A sentence on the untrained twins, at the deepest layer each of them has."""
+        if self.untrained is None:
+            return ""
+        said = []
+        for name, own in zip(self.networks, self.untrained, strict=True):
+            there = np.flatnonzero(np.isfinite(own).any(axis=1))
+            if len(there):
+                said.append(f"{name} {percent(mean_over_seeds(own[there[-1]]))}")
+        return f" The same networks untrained give {listed(said)}." if said else ""
 
 
 def linear_probe(
@@ -130,6 +170,8 @@ def linear_probe(
     *,
     fit: Any = None,
     images: Any = None,
+    data: Any = None,
+    n: int = 2000,
     teacher: str | None = None,
     layers: str | Iterable[str] = "all",
     epochs: str | int | Iterable[int] = "all",
@@ -137,16 +179,20 @@ def linear_probe(
     seeds: str | int | Iterable[int] = "all",
     probe: str = "auto",
     control: bool | Any = False,
+    untrained: bool = False,
+    dimension: int | None = None,
+    purity: bool = False,
     split_seed: int = 0,
 ) -> LinearProbeResult:
     """Fit a linear classifier on each layer and judge it on held-out pictures.
 
     Controls come with it: chance, raw pixels, and epoch 0, the same networks before training
-    (Alain and Bengio, arXiv 1610.01644).
+    (Alain and Bengio, arXiv 1610.01644). Others cost more and are asked for: random labels, untrained
+    twins, equal dimension.
 
     Args:
         source: a study; or name -> array (n, p), mapping layer -> array, snapshot, or module.
-        target, fit, images, teacher: for everything but a study, see `kdlab.probes.as_source`.
+        target, fit, images, data, n, teacher: for everything but a study, see `kdlab.probes.as_source`.
         layers: "all", or names of stages; also "embedding". An embedding that is the average of the
             last stage is that stage's point and not probed twice.
         epochs: "all", "last", an epoch (negative counts from the last) or several.
@@ -156,22 +202,34 @@ def linear_probe(
             says which.
         control: True fits the same probes on random labels, one for each cluster of similar pictures,
             so that `selectivity` can be shown; or (n,) labels of your own.
+        untrained: True probes an untrained twin of every network too (`untrained_twin`), drawn with the
+            seed of the run; needs the networks themselves and the pictures.
+        dimension: map each layer (and the pixels) to so many principal components of the fitting part
+            first, as a wider layer is easier to read for its width alone.
+        purity: True measures the neighbours' purity of each layer on the test pictures too.
         split_seed: of the split that chooses the penalty.
 
     Raises:
         ConfigError: unknown names, too few samples, values that are not finite.
         StudyError: the study has no snapshot yet.
     """
-    src = as_source(source, target=target, fit=fit, images=images, teacher=teacher)
+    src = as_source(source, target=target, fit=fit, images=images, data=data, n=n, teacher=teacher)
     if probe not in (*PROBES, "auto"):
         raise unknown_name("probe", probe, (*PROBES, "auto"))
     check_parts(src.target, src.fit)
     networks = src.choose_networks(students)
     seed_list = src.choose_seeds(seeds, networks)
     epoch_list = src.choose_epochs(epochs, seed_list, networks)
-    places, tables, names = _collect(src, networks, epoch_list, seed_list, layers)
+    pixels = raw_pixels(src)
+    labels = random_labels(control, src, pixels, split_seed)
+    places, tables, names = collect(src, networks, epoch_list, seed_list, layers)
+    bare = _untrained(src, networks, seed_list, names) if untrained else {}
+    reduced, extra = tables, [*bare.values(), *([] if pixels is None else [pixels])]
+    if dimension is not None:
+        every = reduce_dimension([*tables, *extra], src.fit, dimension)
+        reduced, extra = every[: len(tables)], every[len(tables) :]
     if probe == "auto":
-        probe = "softmax" if work(tables, src.target) <= _SOFTMAX_WORK else "ridge"
+        probe = "softmax" if work(reduced, src.target) <= _SOFTMAX_WORK else "ridge"
 
     shape = (len(networks), len(epoch_list), len(names), len(seed_list))
 
@@ -182,20 +240,24 @@ def linear_probe(
             full[n, epochs_of, names.index(layer), s] = value
         return full
 
-    pixels = _pixels(src)
-    measured = tables if pixels is None else [*tables, pixels]
-    scores = evaluate_tables(measured, src.target, src.fit, probe=probe, seed=split_seed)
-    floor = float("nan") if pixels is None else float(scores.accuracy[-1])
-    own = Scores(*(values[: len(tables)] for values in (scores.accuracy, scores.nll, scores.l2)))
-    random_labels = _control_labels(control, src, pixels, split_seed)
+    chains = [(n, layer, s) for n, _, layer, s in places]
+    own = evaluate_tables(reduced, src.target, src.fit, probe=probe, seed=split_seed, chains=chains)
+    beside = evaluate_tables(extra, src.target, src.fit, probe=probe, seed=split_seed).accuracy
+    twins = np.full((len(networks), len(names), len(seed_list)), np.nan)
+    for (n, layer, s), value in zip(bare, beside, strict=False):
+        twins[n, names.index(layer), s] = value
     control_scores, control_chance = None, float("nan")
-    if random_labels is not None:
+    if labels is not None:
         control_scores = spread(
-            evaluate_tables(tables, random_labels, src.fit, probe=probe, seed=split_seed).accuracy
+            evaluate_tables(reduced, labels, src.fit, probe=probe, seed=split_seed, chains=chains).accuracy
         )
-        counts = np.bincount(random_labels[~src.fit])
+        counts = np.bincount(labels[~src.fit])
         control_chance = float(counts.max() / counts.sum())
     n_fit, n_test = int(src.fit.sum()), int((~src.fit).sum())
+    truth, neighbours = src.target[~src.fit], min(_NEIGHBOURS, n_test - 1)
+    counts = np.bincount(truth)
+    accuracy = spread(own.accuracy)
+    low, high = wilson(accuracy, n_test)
     return LinearProbeResult(
         networks=networks,
         teachers=src.teachers,
@@ -203,114 +265,55 @@ def linear_probe(
         layers=tuple(names),
         epochs=epoch_list,
         seeds=seed_list,
-        accuracy=spread(own.accuracy),
+        accuracy=accuracy,
+        low=low,
+        high=high,
         nll=spread(own.nll),
         l2=spread(own.l2),
         control=control_scores,
         control_chance=control_chance,
-        pixels=floor,
+        untrained=twins if untrained else None,
+        purity=spread(np.array([knn_purity(x[~src.fit], truth, neighbours) for x in tables]))
+        if purity
+        else None,
+        purity_chance=float((counts * (counts - 1)).sum() / (n_test * (n_test - 1))),
+        pixels=float("nan") if pixels is None else float(beside[-1]),
         chance=src.chance,
         n_fit=n_fit,
         n_test=n_test,
         probe=probe,
-        protocol=_protocol(probe, n_fit, n_test),
+        dimension=dimension or 0,
+        protocol=_protocol(probe, n_fit, n_test, dimension),
     )
 
 
-def _collect(
-    src: Source,
-    networks: Sequence[str],
-    epochs: Sequence[int],
-    seeds: Sequence[int],
-    layers: str | Iterable[str],
-) -> tuple[list[tuple[int, int, str, int]], list[np.ndarray], list[str]]:
-    """Every feature table to be probed and its place; the layers in order of depth."""
-    wanted = (
-        None
-        if isinstance(layers, str) and layers == "all"
-        else [layers]
-        if isinstance(layers, str)
-        else list(layers)
-    )
-    places: list[tuple[int, int, str, int]] = []
-    tables: list[np.ndarray] = []
-    order: list[str] = []
-    known: list[str] = []
-    for s, seed in enumerate(seeds):
-        present = src.presence(networks, epochs, seed)
-        for e, epoch in enumerate(epochs):
-            for n, name in enumerate(networks):
-                is_teacher = name in src.teachers
-                if (is_teacher and (s, e) != (0, 0)) or epoch not in present[name]:
-                    continue
-                every = _layers(src.view(name, epoch, seed))
-                known += [layer for layer in every if layer not in known]
-                chosen = every if wanted is None else {k: v for k, v in every.items() if k in wanted}
-                if wanted is None:
-                    _drop_double(chosen)
-                for layer, table in chosen.items():
-                    if layer not in order:
-                        order.append(layer)
-                    places.append((n, e, layer, s))
-                    tables.append(table)
-    for layer in wanted or ():
-        if layer not in known:
-            raise unknown_name("layer", layer, known)
-    if not tables:
-        raise ConfigError("None of these networks shows a layer at these epochs.")
-    order.sort(key=lambda layer: (layer == "embedding", known.index(layer)))
-    return places, tables, order
+def _untrained(
+    src: Source, networks: Sequence[str], seeds: Sequence[int], names: Sequence[str]
+) -> dict[tuple[int, str, int], np.ndarray]:
+    """Tables of the untrained twins, by place of the network, layer, and place of the seed."""
+    out: dict[tuple[int, str, int], np.ndarray] = {}
+    for n, name in enumerate(networks):
+        for s, seed in enumerate(seeds):
+            if (s and name in src.teachers) or (name in src.students and not src.epochs(seed, name)):
+                continue
+            every = untrained_layers(src, name, seed)
+            out |= {(n, layer, s): every[layer] for layer in names if layer in every}
+    return out
 
 
-def _layers(view: Any) -> dict[str, np.ndarray]:
-    every = dict(view.stages)
-    if view.embedding is not None:
-        every["embedding"] = view.embedding
-    return every
-
-
-def _drop_double(layers: dict[str, np.ndarray]) -> None:
-    """Leave the embedding out where it is the average of the last stage, as in most networks."""
-    stages = [name for name in layers if name != "embedding"]
-    if "embedding" in layers and stages:
-        last, embedding = layers[stages[-1]], layers["embedding"]
-        if last.shape == embedding.shape and np.allclose(last, embedding, rtol=1e-3, atol=1e-4):
-            del layers["embedding"]
-
-
-def _pixels(src: Source) -> np.ndarray | None:
-    return None if src.images is None else src.images.reshape(len(src.images), -1) / np.float32(255)
-
-
-def _control_labels(
-    control: bool | Any, src: Source, pixels: np.ndarray | None, seed: int
-) -> np.ndarray | None:
-    """One random label for each cluster of similar pictures: learnable only by remembering clusters."""
-    if control is None or control is False:
-        return None
-    if control is not True:
-        labels = np.asarray(control, dtype=np.int64)
-        if labels.shape != src.target.shape:
-            raise ConfigError(f"control must hold a label for each of the {len(src.target)} samples.")
-        return labels
-    if pixels is None:
-        raise ConfigError("control=True needs the pictures; give (n,) random labels of your own instead.")
-    from sklearn.cluster import KMeans
-
-    classes = len(np.unique(src.target))
-    clusters = min(5 * classes, int(src.fit.sum()) // 2)
-    groups = KMeans(clusters, n_init=1, random_state=seed).fit_predict(pixels)
-    return np.random.default_rng(seed).permutation(np.arange(clusters) % classes)[groups]
-
-
-def _protocol(probe: str, n_fit: int, n_test: int) -> str:
+def _protocol(probe: str, n_fit: int, n_test: int, dimension: int | None) -> str:
     choice = (
         "penalty chosen on a quarter of the fitting pictures"
         if probe == "softmax"
-        else "penalty chosen by leave-one-out"
+        else "penalty chosen by generalised cross-validation"
+    )
+    mapped = (
+        ""
+        if dimension is None
+        else f", mapped to {plural(dimension, 'principal component')} of the fitting pictures"
     )
     return (
-        f"Linear probe: {PROBES[probe]}, on stage maps averaged over their pixels, standardised; fitted on "
-        f"{plural(n_fit, 'validation picture')}, {choice}; judged on {plural(n_test, 'test picture')}, "
-        f"where one picture is {100 / n_test:.2g} points."
+        f"Linear probe: {PROBES[probe]}, on stage maps averaged over their pixels, standardised{mapped}; "
+        f"fitted on {plural(n_fit, 'validation picture')}, {choice}; judged on "
+        f"{plural(n_test, 'test picture')}, where one picture is {100 / n_test:.2g} points."
     )

@@ -12,7 +12,7 @@ import torch
 from kdlab.errors import ConfigError
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
-from kdlab.probes.sources import as_source
+from kdlab.probes.sources import Source, as_source
 from kdlab.probes.words import absent, listed, percent
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class LogitDecomposition(Result):
         quadrant: (S, n) number in `QUADRANTS`: who is right.
         sweep: (T,) temperatures. sweep_share: (S, T) batch TCKD / batch KD at each.
         sweep_kd: (S, T) batch KD.
+        sweep_entropy: (1 + S, T) mean entropy of the softmax at each temperature, in nats; the teacher
+            first, then the students.
+        sweep_classes: (1 + S, T) mean effective number of classes, exp(entropy) of a picture: 1 for a
+            certain network, K for an even one.
     """
 
     figure: ClassVar[str] = "logits"
@@ -74,6 +78,8 @@ class LogitDecomposition(Result):
     sweep_share: np.ndarray
     sweep_kd: np.ndarray
     absent: tuple[str, ...] = ()
+    sweep_entropy: np.ndarray | None = None
+    sweep_classes: np.ndarray | None = None
 
     @property
     def share(self) -> np.ndarray:
@@ -171,6 +177,7 @@ def logit_decomposition(
     temperature: float = 4.0,
     target: Any = None,
     images: Any = None,
+    data: Any = None,
     teacher: str | None = None,
     students: str | Iterable[str] | None = None,
     epoch: int = -1,
@@ -180,7 +187,8 @@ def logit_decomposition(
     """Take the KD loss between teacher and students apart, on held-out pictures.
 
     Args:
-        source: a study; or name -> logits (n, K), snapshot or module (with `target`, and `teacher`).
+        source: a study; or name -> logits (n, K), snapshot or module (with `teacher`, and `target` or
+            `data`: a data set or its name).
         samples: places among the evaluation pictures; None means all.
         temperature: tau > 0.
         teacher: which name is the teacher, for everything but a study.
@@ -193,50 +201,23 @@ def logit_decomposition(
         ConfigError: unknown names or places, no teacher, logits of different widths, or a bad temperature.
         StudyError: the study has no snapshot yet.
     """
-    for tau in (temperature, *sweep):
-        if not (np.isfinite(tau) and tau > 0):
-            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
-    if not (hasattr(source, "students") or hasattr(source, "snapshot")):
-        source = _logits_as_views(source)
-    src = as_source(
-        source,
-        target=target,
-        images=images,
-        teacher=teacher,
-        fit=None if target is None else np.zeros(len(target), dtype=bool),
-    )
-    if not src.teachers:
-        raise ConfigError("There is no teacher whose logits could be compared; give one: teacher=...")
+    check_temperatures(temperature, *sweep)
+    src = logit_source(source, target=target, images=images, data=data, teacher=teacher)
     chosen = src.choose_networks(students, teachers=False)
     own_seed = src.choose_seeds("all" if seed is None else seed, chosen)[0]
     own_epoch = src.choose_epochs(epoch, [own_seed], chosen)[0]
     there = src.presence(chosen, [own_epoch], own_seed)
     names = tuple(name for name in chosen if students is not None or there[name])
-    evaluation = np.flatnonzero(~src.fit)
-    places = np.arange(len(evaluation)) if samples is None else np.asarray(list(samples), dtype=np.int64)
-    if len(places) == 0 or places.min() < 0 or places.max() >= len(evaluation):
-        raise ConfigError(
-            f"There are {len(evaluation)} evaluation pictures; samples must lie in "
-            f"0 .. {len(evaluation) - 1}."
-        )
-    shown = evaluation[places]
-
-    def logits_of(name: str) -> np.ndarray:
-        view = src.view(name, own_epoch, own_seed)
-        if view.logits is None:
-            raise ConfigError(f"The logits of {name!r} are not known.")
-        return np.asarray(view.logits, dtype=np.float64)[shown]
-
-    theirs = logits_of(src.teachers[0])
-    own = np.stack([logits_of(name) for name in names])
-    if own.shape[2] != theirs.shape[1]:
-        raise ConfigError(f"The students have {own.shape[2]} classes and the teacher has {theirs.shape[1]}.")
-    if not (np.isfinite(own).all() and np.isfinite(theirs).all()):
-        raise ConfigError("Some logits are NaN or infinite; a network has diverged.")
+    shown = evaluation_places(src, samples)
+    theirs = read_logits(src, src.teachers[0], own_epoch, own_seed, shown)
+    own = np.stack([read_logits(src, name, own_epoch, own_seed, shown) for name in names])
     labels = src.target[shown]
-    parts = _decompose(own, theirs, labels, temperature)
+    check_widths(own, theirs, labels)
+    parts = decomposed(own, theirs, labels, temperature)
     right = theirs.argmax(axis=1) == labels, own.argmax(axis=2) == labels
-    swept = [_decompose(own, theirs, labels, tau) for tau in sweep]
+    swept = [decomposed(own, theirs, labels, tau) for tau in sweep]
+    every = np.concatenate([theirs[None], own])
+    entropies = np.stack([_entropy(every / tau) for tau in sweep], axis=2)  # (1 + S, n, T)
     return LogitDecomposition(
         students=names,
         roster=src.students,
@@ -246,7 +227,7 @@ def logit_decomposition(
         temperature=float(temperature),
         target=labels,
         index=src.index[shown],
-        class_names=src.class_names,
+        class_names=all_class_names(src, theirs.shape[1]),
         images=None if src.images is None else src.images[shown],
         teacher_logits=theirs,
         student_logits=own,
@@ -264,13 +245,97 @@ def logit_decomposition(
         ),
         sweep_kd=np.stack([p["kd"].mean(axis=1) for p in swept], axis=1),
         absent=tuple(name for name in chosen if name not in names),
+        sweep_entropy=entropies.mean(axis=1),
+        sweep_classes=np.exp(entropies).mean(axis=1),
     )
 
 
-def _decompose(
+def check_temperatures(*temperatures: float) -> None:
+    """Raises a `ConfigError` for a temperature that is not positive and finite."""
+    for tau in temperatures:
+        if not (np.isfinite(tau) and tau > 0):
+            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
+
+
+def logit_source(source: Any, *, target: Any, images: Any, data: Any, teacher: Any) -> Source:
+    """The source of a probe of logits: plain arrays are logits, and there must be a teacher.
+
+    Raises:
+        ConfigError: no teacher, or what `as_source` refuses.
+    """
+    if not (hasattr(source, "students") or hasattr(source, "snapshot")):
+        source = _logits_as_views(source)
+    src = as_source(
+        source,
+        target=target,
+        images=images,
+        data=data,
+        teacher=teacher,
+        fit=None if target is None else np.zeros(len(target), dtype=bool),
+    )
+    if not src.teachers:
+        raise ConfigError("There is no teacher whose logits could be compared; give one: teacher=...")
+    return src
+
+
+def evaluation_places(src: Source, samples: Sequence[int] | None) -> np.ndarray:
+    """Positions of the chosen evaluation pictures; all of them for None.
+
+    Raises:
+        ConfigError: a place that there is not.
+    """
+    evaluation = np.flatnonzero(~src.fit)
+    places = np.arange(len(evaluation)) if samples is None else np.asarray(list(samples), dtype=np.int64)
+    if len(places) == 0 or places.min() < 0 or places.max() >= len(evaluation):
+        raise ConfigError(
+            f"There are {len(evaluation)} evaluation pictures; samples must lie in "
+            f"0 .. {len(evaluation) - 1}."
+        )
+    return evaluation[places]
+
+
+def all_class_names(src: Source, classes: int) -> tuple[str, ...]:
+    """A name for every logit, also of classes without a picture: their numbers where none are known."""
+    return src.class_names + tuple(str(c) for c in range(len(src.class_names), classes))
+
+
+def read_logits(src: Source, name: str, epoch: int, seed: int, shown: np.ndarray) -> np.ndarray:
+    """(n, K) float64 logits of some pictures.
+
+    Raises:
+        ConfigError: they are not known, or not finite.
+    """
+    view = src.view(name, epoch, seed)
+    if view.logits is None:
+        raise ConfigError(f"The logits of {name!r} are not known.")
+    logits = np.asarray(view.logits, dtype=np.float64)[shown]
+    if not np.isfinite(logits).all():
+        raise ConfigError("Some logits are NaN or infinite; a network has diverged.")
+    return logits
+
+
+def check_widths(own: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> None:
+    """Raises a `ConfigError` unless students, teacher and labels speak of the same two or more classes."""
+    classes = theirs.shape[-1]
+    if own.shape[-1] != classes:
+        raise ConfigError(f"The students have {own.shape[-1]} classes and the teacher has {classes}.")
+    if classes < 2:
+        raise ConfigError("The KD loss has parts only where there are at least two classes.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ConfigError(
+            f"Labels run from {labels.min()} to {labels.max()}; with {classes} logits they must lie in "
+            f"0 .. {classes - 1}."
+        )
+
+
+def decomposed(
     own: np.ndarray, theirs: np.ndarray, labels: np.ndarray, temperature: float
 ) -> dict[str, np.ndarray]:
-    """Fields of `kdlab.losses.Decomposition`, (S, n) each, in float64."""
+    """Fields of `kdlab.losses.Decomposition`, (S, n) each, in float64.
+
+    Args:
+        own: (S, n, K) logits. theirs: (n, K). labels: (n,).
+    """
     from kdlab.losses import decompose
 
     count, n, classes = own.shape
@@ -302,3 +367,10 @@ def _logits_as_views(source: Any) -> Any:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _entropy(logits: np.ndarray) -> np.ndarray:
+    """Entropy of the softmax over the last axis, in nats."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return -(np.exp(log_p) * log_p).sum(axis=-1)

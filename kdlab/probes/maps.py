@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from kdlab.errors import ConfigError
 from kdlab.probes.alignment import rigid
 from kdlab.probes.metrics.classes import nearest
 from kdlab.probes.threads import svd
 from kdlab.probes.tsne import tsne
+
+_FIRST, _PULLED, _LET_GO = 150, 100, 100  # iterations; more change the divergence by less than 1 %
+_RANKED = 1000  # pictures whose distances are ranked, which is half a million pairs
+
+
+@dataclass(frozen=True)
+class SteadyMaps:
+    """What `steady_tsne` gives.
+
+    Attributes:
+        frames: per epoch (N, n, 2). divergence: (E,) KL divergence of each.
+        free, free_divergence: the same after the pull was let go; the same objects without a pull.
+    """
+
+    frames: list[np.ndarray]
+    divergence: np.ndarray
+    free: list[np.ndarray]
+    free_divergence: np.ndarray
 
 
 def steady_tsne(
@@ -21,20 +41,22 @@ def steady_tsne(
     perplexity: float,
     backend: str,
     seed: int,
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """A joint t-SNE per epoch that stays in place, with the KL divergence of a fit from scratch.
+    pull: float = 0.0,
+) -> SteadyMaps:
+    """A joint t-SNE per epoch that stays in place, with nearly the KL divergence of a fit from scratch.
 
     Every epoch starts from one map of the teacher alone: its own points stand there, a student's
     point stands between the teacher's points nearest to it in the features. Starting from the epoch
     before instead is calmer but gets stuck where much has changed (KL 1.4 where a fresh fit has 0.5).
     Without a teacher every epoch starts from the plane of the last epoch's largest variance.
 
+    With a pull each point is drawn to its place in the frame before. What that costs is measured by
+    letting go: the frame is fitted on without the pull.
+
     Args:
         features: per epoch (N, n, q), of the networks that have a snapshot of it.
         present: per epoch which networks these are; a teacher is the first, everywhere.
-
-    Returns:
-        Per epoch (N, n, 2), and (E,) divergences.
+        pull: strength, see `kdlab.probes.tsne.tsne`; 0 is none.
     """
     count, width = features[0].shape[1:]
     tables = [table.reshape(-1, width) for table in features]
@@ -42,21 +64,37 @@ def steady_tsne(
     if has_teacher:
         home, _ = tsne(features[0][0], perplexity=perplexity, **options)
         starts = [_beside_teacher(table, count, home) for table in tables]
-        options["iterations"] = 150
+        first = _FIRST
     else:
         starts = [frame.reshape(-1, 2) for frame in plane(features, False)]
         starts = [start / max(float(start[:, 0].std()), 1e-300) * 1e-4 for start in starts]
-        options["iterations"] = 500
+        first = 500
     frames: list[np.ndarray] = []
-    divergences = []
+    free: list[np.ndarray] = []
+    divergence, free_divergence = np.zeros(len(tables)), np.zeros(len(tables))
     most = max(len(own) for own in present)
     for e, (table, start) in enumerate(zip(tables, starts, strict=True)):
         fits = perplexity if len(present[e]) == most else min(perplexity, (len(table) - 1) / 3)
-        flat, divergence = tsne(table, start=start, perplexity=fits, **options)
-        frame = flat.reshape(-1, count, 2)
-        frames.append(_onto(frame, present[e], frames[-1], present[e - 1], has_teacher) if frames else frame)
-        divergences.append(divergence)
-    return frames, np.asarray(divergences)
+        how = {**options, "perplexity": fits}
+        hold = _places(frames[-1], present[e - 1], present[e]) if frames and pull > 0 else None
+        steps = first if hold is None or not has_teacher else _PULLED
+        flat, divergence[e] = tsne(table, start=start, iterations=steps, hold=hold, pull=pull, **how)
+        loose, free_divergence[e] = flat, divergence[e]
+        if hold is not None:
+            loose, free_divergence[e] = tsne(table, start=flat, iterations=_LET_GO, **how)
+        for kept, new in ((frames, flat), (free, loose)):
+            frame = new.reshape(-1, count, 2)
+            kept.append(_onto(frame, present[e], kept[-1], present[e - 1], has_teacher) if kept else frame)
+    return SteadyMaps(frames, divergence, free, free_divergence)
+
+
+def _places(before: np.ndarray, then: Sequence[int], own: Sequence[int]) -> np.ndarray:
+    """(N * n, 2) where the points of `own` stood in the frame before; NaN for networks not there."""
+    out = np.full((len(own), *before.shape[1:]), np.nan)
+    for place, number in enumerate(own):
+        if number in then:
+            out[place] = before[list(then).index(number)]
+    return out.reshape(-1, 2)
 
 
 def _onto(
@@ -87,6 +125,35 @@ def plane(features: Sequence[np.ndarray], has_teacher: bool) -> list[np.ndarray]
     return [(table - mean) @ axes.T for table in features]
 
 
+def discriminant(features: Sequence[np.ndarray], known: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Per epoch (N, n, 2): the plane in which the class means of `known` lie farthest apart (Fisher).
+
+    Distances are in units of the spread inside classes, whose covariance is shrunk as Ledoit and Wolf
+    (2004) do.
+
+    Args:
+        known: (m, q) features that the plane is fitted on; none of those in `features`.
+        labels: (m,).
+
+    Raises:
+        ConfigError: fewer than 3 classes, about as many classes as pictures, or constant features.
+    """
+    classes = len(np.unique(labels))
+    if classes < 3:
+        raise ConfigError(f"LDA finds a plane for at least 3 classes (there are {classes}); use 'pca'.")
+    if len(labels) < 2 * classes:
+        raise ConfigError(f"LDA needs at least {2 * classes} fitting pictures (there are {len(labels)}).")
+    if not np.ptp(known, axis=0).any():
+        raise ConfigError("The features are the same for every picture; LDA finds no plane.")
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
+    axes = np.asarray(model.scalings_)[:, :2].T
+    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))
+    axes *= np.where(axes[np.arange(2), np.abs(axes).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
+    return [(table - known.mean(axis=0)) @ axes.T for table in features]
+
+
 def trustworthiness(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """Venna and Kaski (2001): 1 when the k nearest in the map `y` (n, 2) are the nearest in `x` (n, p).
 
@@ -95,12 +162,62 @@ def trustworthiness(x: np.ndarray, y: np.ndarray, k: int) -> float:
     n = len(x)
     if 2 * n - 3 * k - 1 <= 0:
         return float("nan")
-    high = torch.cdist(torch.from_numpy(x), torch.from_numpy(x)).fill_diagonal_(-1.0)
-    rank = torch.empty(n, n, dtype=torch.int64)
-    rank.scatter_(1, high.argsort(dim=1), torch.arange(n).expand(n, n))  # 0 is the point itself
-    found = rank.gather(1, nearest(torch.from_numpy(y).double(), k))
-    cost = int((found - k).clamp(min=0).sum())
+    table, found = torch.from_numpy(np.asarray(x, np.float64)), nearest(torch.from_numpy(y).double(), k)
+    cost = 0
+    for start in range(0, n, 512):
+        part = torch.arange(start, min(start + 512, n))
+        high = torch.cdist(table[part], table)
+        high[torch.arange(len(part)), part] = -1.0  # the point itself is before all others
+        far = high.gather(1, found[part])
+        for column in far.T:
+            rank = (high < column[:, None]).sum(dim=1)
+            cost += int((rank - k).clamp(min=0).sum())
     return 1.0 - cost * (2.0 / (n * k * (2.0 * n - 3.0 * k - 1.0)))
+
+
+def neighbours_kept(near: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """(n,) share of each picture's k nearest in the features that are among its k nearest in the map.
+
+    Args:
+        near: (n, k) the nearest in the features. flat: (n, 2) the map.
+    """
+    found = nearest(torch.from_numpy(np.asarray(flat, np.float64)), near.shape[1]).numpy()
+    return np.asarray((near[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1))
+
+
+def rank_correlation(x: np.ndarray, flat: np.ndarray) -> float:
+    """Spearman's rank correlation between the distances of all pairs in features and in the map.
+
+    1 when far in the map means far in the features. Of more than 1000 pictures the first 1000 count.
+    NaN where all distances are equal.
+    """
+    from scipy.stats import rankdata
+
+    count = min(len(x), _RANKED)
+    upper = np.triu_indices(count, 1)
+    ranks = []
+    for table in (x, flat):
+        points = torch.from_numpy(np.asarray(table[:count], np.float64))
+        ranks.append(rankdata(torch.cdist(points, points).numpy()[upper]))
+    one, two = (rank - rank.mean() for rank in ranks)
+    size = float(np.sqrt((one @ one) * (two @ two)))
+    return float(one @ two) / size if size > 0 else float("nan")
+
+
+def movement(coordinates: np.ndarray, frames: Sequence[np.ndarray]) -> np.ndarray:
+    """(E, N) mean way of a network's points since the frame before, in radii of the map."""
+    radius = np.array([np.sqrt(np.square(f - f.mean(axis=(0, 1))).sum(axis=2).mean()) for f in frames])
+    moved = np.full(coordinates.shape[:2], np.nan)
+    steps = np.linalg.norm(np.diff(coordinates, axis=0), axis=3).mean(axis=2)
+    moved[1:] = steps / np.maximum(radius[1:, None], 1e-300)
+    return moved
+
+
+def distances(frame: np.ndarray) -> np.ndarray:
+    """(N, n) distance of each picture to the first network's, in units of that network's spread."""
+    size = np.sqrt(np.square(frame[0] - frame[0].mean(axis=0)).sum(axis=1).mean())
+    gaps = np.linalg.norm(frame - frame[0], axis=2)
+    return gaps / size if size > 0 else np.full(gaps.shape, np.nan)
 
 
 def _beside_teacher(table: np.ndarray, count: int, home: np.ndarray, k: int = 5) -> np.ndarray:

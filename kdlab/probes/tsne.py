@@ -28,6 +28,8 @@ def tsne(
     iterations: int | None = None,
     backend: str = "auto",
     seed: int = 0,
+    hold: np.ndarray | None = None,
+    pull: float = 0.0,
 ) -> tuple[np.ndarray, float]:
     """Map `x` (n, p) to two dimensions (van der Maaten and Hinton, JMLR 2008).
 
@@ -38,27 +40,47 @@ def tsne(
         iterations: of gradient descent, the exaggerated ones included.
         backend: "auto", "torch", "sklearn", or "opentsne" (if installed).
         seed: for what a backend draws.
+        hold: (n, 2) places that points are pulled to, or NaN for points that are free.
+        pull: strength; pull / 2 times the mean squared distance to `hold`, in units of the mean squared
+            radius of `hold`, is added to what is minimised. Of backend "torch" alone.
 
     Returns:
-        (n, 2) float64 coordinates and the KL divergence reached.
+        (n, 2) float64 coordinates and the KL divergence reached, without the pull's part.
 
     Raises:
-        ConfigError: too few points, values that are not finite, or a backend that is not installed.
+        ConfigError: too few points, values that are not finite, a pull below 0 or where the backend has
+            none, or a backend that is not installed.
     """
     x = np.asarray(x, dtype=np.float64)
     n = len(x)
     if n < 10 or not np.isfinite(x).all():
         raise ConfigError(f"t-SNE needs at least 10 points with finite features (there are {n}).")
     perplexity = min(perplexity, (n - 1) / 3)
+    pulled = check_pull(pull, backend) and hold is not None
     if backend == "auto":
-        backend = "torch" if n <= EXACT_LIMIT else "sklearn"
+        backend = "torch" if n <= EXACT_LIMIT or pulled else "sklearn"
     if backend not in BACKENDS:
         raise unknown_name("t-SNE backend", backend, (*BACKENDS, "auto"))
     steps = (400 if start is None else 100) if iterations is None else iterations
     first = _principal(x) if start is None else np.asarray(start, dtype=np.float64)
     run = {"torch": _torch, "sklearn": _sklearn, "opentsne": _opentsne}[backend]
     with single_thread(n <= ONE_THREAD_POINTS):
+        if pulled:
+            return _torch(x, perplexity, first, start is None, steps, seed, hold, pull)
         return run(x, perplexity, first, start is None, steps, seed)
+
+
+def check_pull(pull: float, backend: str = "auto") -> bool:
+    """Whether there is a pull.
+
+    Raises:
+        ConfigError: a strength below 0 or not finite, or a backend that cannot pull.
+    """
+    if not (np.isfinite(pull) and pull >= 0):
+        raise ConfigError(f"pull must be 0 (none) or a positive number, not {pull!r}.")
+    if pull > 0 and backend not in ("auto", "torch"):
+        raise ConfigError(f"The t-SNE backend {backend!r} cannot pull; use backend='torch', or pull=0.")
+    return pull > 0
 
 
 def _principal(x: np.ndarray) -> np.ndarray:
@@ -74,30 +96,58 @@ def _principal(x: np.ndarray) -> np.ndarray:
 
 
 def _torch(
-    x: np.ndarray, perplexity: float, first: np.ndarray, cold: bool, steps: int, seed: int
+    x: np.ndarray,
+    perplexity: float,
+    first: np.ndarray,
+    cold: bool,
+    steps: int,
+    seed: int,
+    hold: np.ndarray | None = None,
+    pull: float = 0.0,
 ) -> tuple[np.ndarray, float]:
     p = joint_probabilities(torch.from_numpy(x), perplexity).float()
     n = len(p)
     y = torch.from_numpy(first).float()
     velocity, gains = torch.zeros_like(y), torch.ones_like(y)
-    exaggerated = min(250, steps // 2) if cold else 0
+    exaggerated = min(150, steps // 2) if cold else 0
     rate = max(n / 12.0 / 4.0, 50.0) if cold else max(n / 4.0, 50.0)
+    anchor, strength = _anchor(hold, pull, n)
+    if strength is not None:
+        rate = min(rate, 1.0 / float(strength.max()))  # a step must not overshoot the place pulled to
     kernel, force = torch.empty_like(p), torch.empty_like(p)
     for step in range(steps):
+        if cold and step == exaggerated:
+            rate = max(n / 4.0, 50.0)  # without exaggeration forces are that much weaker
         _student_kernel(y, kernel)
         torch.mul(kernel, -1.0 / kernel.sum(), out=force)  # -q
         force.add_(p, alpha=12.0 if step < exaggerated else 1.0).mul_(kernel)
         gradient = 4.0 * (force.sum(dim=1, keepdim=True) * y - force @ y)
+        if strength is not None:
+            gradient += strength * (y - anchor)
         momentum = 0.5 if step < exaggerated else 0.8
         same = velocity * gradient > 0
         gains = torch.where(same, gains * 0.8, gains + 0.2).clamp_(min=0.01)
         velocity = momentum * velocity - rate * gains * gradient
         y = y + velocity
-        y -= y.mean(dim=0)
+        if strength is None:
+            y -= y.mean(dim=0)
     _student_kernel(y, kernel)
     q = kernel / kernel.sum()
     divergence = (p * (p.clamp(min=1e-12) / q.clamp(min=1e-12)).log()).sum()
     return y.double().numpy(), float(divergence)
+
+
+def _anchor(hold: np.ndarray | None, pull: float, n: int) -> tuple[Tensor, Tensor | None]:
+    """(n, 2) places and (n, 1) gradient per unit of distance to them, 0 for points that are free."""
+    if hold is None or pull == 0:
+        return torch.zeros(n, 2), None
+    held = np.isfinite(hold).all(axis=1)
+    if not held.any():
+        return torch.zeros(n, 2), None
+    places = np.where(held[:, None], hold, 0.0)
+    radius = float(np.square(hold[held] - hold[held].mean(axis=0)).sum(axis=1).mean())
+    strength = held[:, None] * (pull / (max(radius, 1e-12) * held.sum()))
+    return torch.from_numpy(places).float(), torch.from_numpy(strength).float()
 
 
 def _student_kernel(y: Tensor, out: Tensor) -> None:

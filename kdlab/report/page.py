@@ -100,11 +100,14 @@ def _probes(study: Any) -> list[Section]:
         src = as_source(study)
         epochs = sections.choose_epochs(src)
     except KDLabError as error:
-        return [Section(key, title, missing(str(error))) for key, title, _ in _PROBES]
+        return [Section("probes", "Inside the networks", missing(str(error)))]
 
     def one(part: tuple[str, str, Callable[[Source, list[int]], str]]) -> Section:
         key, title, make = part
         return attempt(key, title, lambda: make(src, epochs))
+
+    import pandas  # noqa: F401  # by one thread: two at once meet modules that are half loaded
+    import sklearn.metrics  # noqa: F401
 
     # what holds snapshots alone has no networks to take gradients of
     parts = [part for part in _PROBES if part[0] not in _OF_NETWORKS or hasattr(study, "revive")]
@@ -118,10 +121,14 @@ _PROBES: tuple[tuple[str, str, Callable[[Source, list[int]], str]], ...] = (
     ("attention", "Where they look", lambda src, _: sections.attention(src)),
     ("logits", "What KD asks for", lambda src, _: sections.decomposition(src)),
     ("pull", "Where each loss pulls", lambda src, _: sections.pull(src)),
+    ("gradcam", "What speaks for the class", lambda src, _: sections.gradcam(src)),
+    ("likeness", "How alike they are", lambda src, _: sections.likeness(src)),
+    ("geometry", "How the classes lie", lambda src, epochs: sections.geometry(src, epochs)),
+    ("calibration", "How sure they are", lambda src, _: sections.calibration(src)),
 )
 
 
-_OF_NETWORKS = ("pull",)
+_OF_NETWORKS = ("pull", "gradcam")
 
 
 def _lead(facts: Facts) -> str:

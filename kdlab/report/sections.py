@@ -19,6 +19,8 @@ from kdlab.report.figures import FigurePart
 from kdlab.report.html import missing, small
 
 _EPOCHS_SHOWN = 6
+_PICTURES = 6  # on a wall of maps
+_FINE_STAGE = 0  # the first stage has the finest map; on small pictures the last is a few cells
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,108 @@ def pull(src: Source) -> str:
             )
         )
     return _join(parts)
+
+
+def gradcam(src: Source) -> str:
+    """Grad-CAM of the first evaluation pictures, with its controls."""
+    result = probes.attributions(src, range(_PICTURES), stage=_FINE_STAGE)
+    return _join(
+        [
+            FigurePart(
+                "gradcam-wall",
+                "Grad-CAM side by side",
+                plots.attribution(result),
+                "Where, in an early stage, would more activity speak for the true class? All "
+                "networks are asked "
+                "about the same class and drawn on one scale. ρ is the rank correlation with the "
+                "teacher's map.",
+            ),
+            FigurePart(
+                "gradcam-agreement",
+                "Is the likeness more than chance?",
+                plots.attribution_agreement(result),
+                "A student's map may be like the teacher's because both react to the same strokes, "
+                "whatever they "
+                "have learned. So compare the first box with the others: the teacher's map of "
+                "another picture, "
+                "that of a network that learned nothing, and other students. Likeness of maps is no "
+                "evidence of "
+                "equal reasoning.",
+            ),
+        ]
+    )
+
+
+def likeness(src: Source) -> str:
+    """Similarity of representations and agreement of answers."""
+    parts = []
+    if src.teachers:
+        similar = probes.similarity(src, epochs="last")
+        parts.append(
+            FigurePart(
+                "likeness-layers",
+                "Which layers show the same? (CKA)",
+                plots.similarity(similar),
+                "Every cell compares a layer of a student with one of the teacher, over the same "
+                "test pictures: 1 "
+                "is the same geometry, up to rotation and scale. Layers of untrained networks are "
+                "alike too, so "
+                f"look at how far a value is above its control. {small(escape(similar.protocol))}",
+            )
+        )
+    answers = probes.fidelity(src)
+    parts.append(
+        FigurePart(
+            "likeness-answers",
+            "Who gives the same answers?",
+            plots.fidelity(answers),
+            "On how many test pictures do two networks name the same class? A student that copied "
+            "its teacher "
+            "would also make the teacher's mistakes: look at the crosses, the pictures on which the "
+            "teacher is "
+            "wrong.",
+        )
+    )
+    return _join(parts)
+
+
+def geometry(src: Source, epochs: Sequence[int]) -> str:
+    """Class geometry."""
+    result = probes.geometry(src, epochs=epochs)
+    return _join(
+        [
+            FigurePart(
+                "geometry-epochs",
+                "Do the classes collapse to points?",
+                plots.geometry(result),
+                "Networks that are trained for long draw each class together (NC1), spread the "
+                "class means evenly "
+                "(NC2), align the classifier with them (NC3) and then decide as the nearest mean "
+                "would (NC4). A "
+                "teacher's soft answers can speed this up or hold it back. "
+                f"{small(escape(result.protocol))}",
+            )
+        ]
+    )
+
+
+def calibration(src: Source) -> str:
+    """Reliability diagrams."""
+    result = probes.calibration(src)
+    return _join(
+        [
+            FigurePart(
+                "calibration-reliability",
+                "Are they as often right as they are sure?",
+                plots.reliability(result),
+                "Of the pictures on which a network is, say, 70 % sure, 70 % should be right: then "
+                "points lie on "
+                "the diagonal. Below it, the network is too sure. The bars say how many pictures a "
+                "point stands "
+                "for, the whiskers how far chance alone could move it.",
+            )
+        ]
+    )
 
 
 def _join(parts: Sequence[FigurePart]) -> str:

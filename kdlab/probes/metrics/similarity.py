@@ -1,6 +1,7 @@
-"""How alike two representations of the same samples are: CKA, Procrustes, CCA.
+"""How alike two representations of the same samples are: CKA, Procrustes, CCA; one pair at a time.
 
-`x` is (n, p) and `y` is (n, q); arrays or tensors of any float type; computed in float64.
+`x` is (n, p) and `y` is (n, q); arrays or tensors of any float type; computed in float64. All
+pairs of many layers at once: `kdlab.probes.metrics.pairs`.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def rbf_cka(x: Any, y: Any, sigma_scale: float = 1.0) -> float:
     if not (sigma_scale > 0 and math.isfinite(sigma_scale)):
         raise ConfigError(f"sigma_scale must be a positive number, not {sigma_scale!r}.")
     left, right = _centred_pair(x, y)
-    k, m = (_double_centred(_gaussian(side, sigma_scale, name)) for side, name in ((left, "x"), (right, "y")))
+    k, m = (
+        double_centred(gaussian_kernel(side, sigma_scale, name)) for side, name in ((left, "x"), (right, "y"))
+    )
     return float((k * m).sum() / (torch.linalg.norm(k) * torch.linalg.norm(m)))
 
 
@@ -113,14 +116,74 @@ def mean_cca(x: Any, y: Any) -> float:
         ConfigError: as `linear_cka`, or n <= max(p, q) + 1, where all correlations are 1 by construction.
     """
     left, right = _centred_pair(x, y)
-    n, widest = left.shape[0], max(left.shape[1], right.shape[1])
+    check_cca(left.shape[0], max(left.shape[1], right.shape[1]))
+    correlations = torch.linalg.svdvals(basis(left).T @ basis(right))
+    return float(correlations.clamp(max=1.0).mean())
+
+
+def svcca(x: Any, y: Any, keep: float = 0.99) -> float:
+    """Mean canonical correlation of the directions that hold most of the variance, in [0, 1].
+
+    Each side is first reduced to its leading singular directions, so that directions of noise do not
+    count (Raghu et al., NeurIPS 2017). The directions are those of the features as they are, not centred,
+    and those are kept whose running share of the sum of squares stays below `keep`, as the reference
+    value of the tests needs; so this one depends on where the origin lies.
+
+    Args:
+        keep: share of the sum of squares, above 0 and at most 1.
+
+    Raises:
+        ConfigError: as `mean_cca` for the directions that are left, or a `keep` out of range.
+    """
+    left, right = as_pair(x, y)
+    centred(left, "x"), centred(right, "y")
+    own, other = leading(left, keep), leading(right, keep)
+    check_cca(left.shape[0], max(own.shape[1], other.shape[1]))
+    return float(torch.linalg.svdvals(own.T @ other).clamp(max=1.0).mean())
+
+
+def pwcca(x: Any, y: Any) -> float:
+    """Canonical correlations weighted by how much of `x` lies in each direction, in [0, 1].
+
+    After Morcos et al. (NeurIPS 2018), in the form that gives the reference value of the tests: the
+    coefficients that give the canonical variates of x are made orthonormal in their order, and the
+    weight of a direction is the sum of |<x_i, a>| over the samples, not centred. Not symmetric: the
+    weights are those of x.
+
+    Raises:
+        ConfigError: as `mean_cca`.
+    """
+    table, _ = as_pair(x, y)
+    left, right = _centred_pair(x, y)
+    check_cca(left.shape[0], max(left.shape[1], right.shape[1]))
+    own = basis(left)
+    return projection_weighted(own.T @ basis(right), table, coefficients(left, own))
+
+
+def coefficients(x: Tensor, own: Tensor) -> Tensor:
+    """(p, r) with x @ coefficients = `own`, the basis (n, r) of the columns of x."""
+    return torch.linalg.pinv(x) @ own
+
+
+def projection_weighted(cross: Tensor, table: Tensor, unmix: Tensor) -> float:
+    """`pwcca` from the product `cross` of both bases, x as it is, and the `coefficients` of x."""
+    directions, correlations, _ = torch.linalg.svd(cross, full_matrices=False)
+    axes, _ = torch.linalg.qr(unmix @ directions)
+    weights = (table @ axes).abs().sum(dim=0)
+    return float((weights * correlations.clamp(max=1.0)).sum() / weights.sum())
+
+
+def check_cca(n: int, widest: int) -> None:
+    """Refuse CCA where its correlations are 1 by construction.
+
+    Raises:
+        ConfigError: n <= widest + 1.
+    """
     if n <= widest + 1:
         raise ConfigError(
             f"CCA says nothing for {n} samples of {widest} features, as any two sides then agree; use far "
             "more samples than features, reduce the features by PCA, or take debiased_cka."
         )
-    correlations = torch.linalg.svdvals(_basis(left).T @ _basis(right))
-    return float(correlations.clamp(max=1.0).mean())
 
 
 def _centred_pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -141,7 +204,8 @@ def _hsic1(k: Tensor, m: Tensor) -> float:
     return float((trace + total - rows) / (n * (n - 3)))
 
 
-def _gaussian(x: Tensor, sigma_scale: float, name: str) -> Tensor:
+def gaussian_kernel(x: Tensor, sigma_scale: float, name: str) -> Tensor:
+    """exp(-d^2 / (2 s^2)) of all pairs of rows; s as in `rbf_cka`."""
     squared = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
     n = x.shape[0]
     above = squared[torch.triu_indices(n, n, offset=1).unbind()].sort().values
@@ -154,11 +218,26 @@ def _gaussian(x: Tensor, sigma_scale: float, name: str) -> Tensor:
     return torch.exp(-squared / (2.0 * sigma_scale**2 * median))
 
 
-def _double_centred(kernel: Tensor) -> Tensor:
+def double_centred(kernel: Tensor) -> Tensor:
+    """HKH: without its row, column and overall means."""
     return kernel - kernel.mean(dim=0) - kernel.mean(dim=1, keepdim=True) + kernel.mean()
 
 
-def _basis(x: Tensor) -> Tensor:
+def basis(x: Tensor) -> Tensor:
     """An orthonormal basis of the column space. Plain QR would invent directions for dead features."""
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
     return u[:, s > s[0] * max(x.shape) * torch.finfo(x.dtype).eps]
+
+
+def leading(x: Tensor, keep: float) -> Tensor:
+    """An orthonormal basis of `x` reduced to its leading singular directions and centred; see `svcca`.
+
+    Raises:
+        ConfigError: a `keep` that is not above 0 and at most 1.
+    """
+    if not 0.0 < keep <= 1.0:
+        raise ConfigError(f"keep must be a share above 0 and at most 1, not {keep!r}.")
+    u, s, _ = torch.linalg.svd(x, full_matrices=False)
+    held = s.square().cumsum(dim=0) / s.square().sum()
+    reduced = (u * s)[:, : max(int((held < keep).sum()), 1)]
+    return basis(reduced - reduced.mean(dim=0))

@@ -1,0 +1,162 @@
+"""The parts of the KD loss over epochs: means of all pictures, or class by class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdlab.errors import ConfigError, unknown_name
+from kdlab.plots import theme
+from kdlab.plots.theme import shortened
+from kdlab.probes.logit_history import LogitHistory
+from kdlab.probes.logits import QUADRANTS
+from kdlab.probes.representation import AS_GIVEN
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_PARTS = {"tckd": "true class (TCKD)", "product": "other classes (weight × NCKD)"}
+
+
+def logits_over_epochs(
+    result: LogitHistory,
+    *,
+    show: str = "means",
+    part: str = "product",
+    title: str | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """Draw how the KD loss and its parts change over the epochs.
+
+    Args:
+        result: from `kdlab.probes.logit_history`.
+        show: "means" (KD, the share of its target part, NCKD without its weight, and pictures that the
+            teacher has right and the student wrong; points are means over seeds, bars go from the lowest to
+            the highest) or "classes" (a heat map of class and epoch for each student).
+        part: for "classes": "tckd" or "product".
+        title: of the figure.
+        dark: light lines on dark paper.
+
+    Raises:
+        ConfigError: an unknown option.
+    """
+    if show not in ("means", "classes"):
+        raise unknown_name("value of show", show, ("means", "classes"))
+    if part not in _PARTS:
+        raise unknown_name("part of the KD loss", part, _PARTS)
+    if not np.isfinite(result.kd).any():
+        raise ConfigError("None of the students has a snapshot at these epochs; choose others.")
+    return _means(result, title, dark) if show == "means" else _classes(result, part, title, dark)
+
+
+def _means(result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
+    from plotly.subplots import make_subplots
+
+    looks = theme.styles(result.roster, (result.teacher,))
+    panels = (
+        ("KD loss × τ² (nats)", result.kd, 1.0),
+        ("of it about the true class (%)", result.share, 100.0),
+        ("NCKD × τ² without its weight (nats)", result.nckd, 1.0),
+        (f"{QUADRANTS[1]} (% of pictures)", result.quadrants[..., 1], 100.0),
+    )
+    fig = make_subplots(
+        2, 2, subplot_titles=[p[0] for p in panels], vertical_spacing=0.17, horizontal_spacing=0.09
+    )
+    for number, (what, table, scale) in enumerate(panels):
+        for s, name in enumerate(result.students):
+            own = scale * table[s]
+            there = np.isfinite(own).any(axis=1)
+            x = np.array(result.epochs)[there]
+            own = own[there]
+            mean = np.nanmean(own, axis=1)
+            fig.add_scatter(
+                x=x,
+                y=np.round(mean, 5),
+                name=name,
+                legendgroup=name,
+                showlegend=number == 0,
+                mode="lines+markers",
+                line=looks[name].line(),
+                marker=looks[name].marker(8),
+                error_y=dict(
+                    type="data",
+                    symmetric=False,
+                    array=np.nanmax(own, axis=1) - mean,
+                    arrayminus=mean - np.nanmin(own, axis=1),
+                    thickness=1.3,
+                    width=3,
+                    color=looks[name].color,
+                ),
+                customdata=np.isfinite(own).sum(axis=1),
+                hovertemplate=f"{name}, epoch %{{x}}: %{{y:.3g}} (%{{customdata}} seed(s))"
+                f"<extra>{what}</extra>",
+                row=number // 2 + 1,
+                col=number % 2 + 1,
+            )
+    for note in fig.layout.annotations:
+        note.update(font=dict(size=13, color=theme.INK))
+    fig.update_yaxes(rangemode="tozero")
+    if result.epochs[-1] == AS_GIVEN:
+        fig.update_xaxes(showticklabels=False, ticks="")
+    else:
+        fig.update_xaxes(title="epoch (0 is before training)", row=2)
+        if len(result.epochs) <= 8:
+            fig.update_xaxes(tickvals=list(result.epochs))
+    theme.apply(fig, summary=result.summary, title=title, height=600)
+    fig.update_layout(legend=dict(y=1.07), margin=dict(t=92 + (30 if title else 0), r=16))
+    return theme.recolour(fig, dark=True) if dark else fig
+
+
+def _classes(result: LogitHistory, part: str, title: str | None, dark: bool) -> go.Figure:
+    from plotly.subplots import make_subplots
+
+    table = result.class_tckd if part == "tckd" else result.class_product
+    count = np.isfinite(table).sum(axis=2)
+    mean = np.where(count > 0, np.nansum(table, axis=2) / np.maximum(count, 1), np.nan)  # (S, E, C)
+    columns = min(len(result.students), 4)
+    rows = -(-len(result.students) // columns)
+    fig = make_subplots(
+        rows,
+        columns,
+        shared_yaxes=True,
+        subplot_titles=[shortened(name, 88 // columns) for name in result.students],
+        horizontal_spacing=0.015,
+        vertical_spacing=0.2 / rows,
+    )
+    names = [result.class_names[label] for label in result.classes]
+    many = len(names) > 24
+    for s, name in enumerate(result.students):
+        fig.add_heatmap(
+            x=[str(epoch) for epoch in result.epochs],
+            y=np.arange(len(names)),
+            z=np.round(mean[s].T, 4),
+            customdata=np.repeat(np.array(names)[:, None], len(result.epochs), axis=1),
+            coloraxis="coloraxis",
+            hovertemplate=f"{name}, epoch %{{x}}, %{{customdata}}: %{{z:.3f}}<extra></extra>",
+            row=s // columns + 1,
+            col=s % columns + 1,
+        )
+    fig.update_xaxes(type="category", showgrid=False)
+    for column in range(1, columns + 1):
+        fig.update_xaxes(title="epoch", row=rows, col=column)
+    labels: dict[str, Any] = {"title": "class", "col": 1}
+    ticks = [] if many else list(range(len(names)))
+    fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=ticks)
+    fig.update_yaxes(ticktext=[shortened(names[i]) for i in ticks], **labels)
+    for note in fig.layout.annotations:
+        note.update(font=dict(size=13, color=theme.INK))
+    bar = dict(title=dict(text="loss × τ²", font=dict(size=12)), thickness=12, tickfont=dict(size=12))
+    fig.update_layout(coloraxis=dict(colorscale=theme.SEQUENTIAL, cmin=0, colorbar=bar))
+    last = mean[:, -1]
+    known = np.isfinite(last).any(axis=0)
+    hardest = ""
+    if known.any():
+        worst = int(np.nanargmax(np.where(known, np.nansum(last, axis=0), np.nan)))
+        hardest = f"; at the last epoch the largest is that of class {names[worst]}"
+    summary = (
+        f"Part of the KD loss about the {_PARTS[part]}, mean over the pictures of each class and over seeds, "
+        f"by epoch, temperature {result.temperature:g}{hardest}."
+    )
+    tall = max(220, min(16 * len(names), 460))
+    return theme.apply(fig, summary=summary, title=title, height=rows * tall + 110, legend=False, dark=dark)
