@@ -265,9 +265,9 @@ def digits(keys: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """What makes the same table, wherever it was written to."""
-    own = [f"--{key}={getattr(args, key)}" for key in ("only",) if getattr(args, key)]
-    return shlex.join(["python", "benchmarks/methods.py", *own, "--out", "docs"])
+    """What makes the same table, wherever it was written to this time."""
+    places = {str(args.out): "docs", str(args.json): "FILE"}
+    return shlex.join(["python", "benchmarks/methods.py", *(places.get(word, word) for word in sys.argv[1:])])
 
 
 def main() -> None:

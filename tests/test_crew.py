@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,23 @@ from torch import nn
 from torch.nn import functional as F
 
 import kdlab
-from kdlab.methods import CRD, KD, Method, register
+from kdlab.methods import CRD, KD, Method, register, registry
 from kdlab.models import build, inspect_net, tap
 from kdlab.training import crew, loop
 from tests.small_study import same, small, weights
 
 STUDENTS = {"alone": "ce", "KD": "kd", "CRD": "crd", "CMKD": "cmkd", "sum": KD() + kdlab.methods.get("at")()}
+
+
+@pytest.fixture(autouse=True)
+def own_registry() -> Iterator[None]:
+    """A method of these tests alone."""
+    before = dict(registry._METHODS)
+    register(Noisy)
+    Noisy.threads.clear()
+    yield
+    registry._METHODS.clear()
+    registry._METHODS.update(before)
 
 
 def test_company_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +76,6 @@ def test_who_draws() -> None:
     assert drawing(tap(plain, input_shape=(1, 8, 8)), KD())
 
 
-@register
 class Noisy(KD):
     """KD with noise on the student's logits: it draws, and is not kdlab's own."""
 

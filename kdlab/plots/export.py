@@ -94,7 +94,9 @@ def to_html(figures: go.Figure | Sequence[go.Figure], path: str | Path, *, title
     parts = []
     for fig in several:
         summary = html.escape(summary_of(fig), quote=True)
-        plot = fig.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+        plot = fig.to_html(
+            full_html=False, include_plotlyjs=False, auto_play=False, config={"responsive": True}
+        )
         parts.append(_FIGURE.format(alt=summary, plot=plot, caption=summary))
     page = _PAGE.format(
         title=html.escape(title or first.layout.title.text or "kdlab figure"),

@@ -227,7 +227,7 @@ def embed(
             together have about 1000 points, at most 300 pictures.
         perplexity, backend: of t-SNE, see `kdlab.probes.tsne.tsne`.
         pull: of t-SNE: how strongly points are drawn to their place in the frame before; 0 is not at all.
-            At 1 the KL divergence rises by 1 to 2 % and points move about a quarter less; 10 hides real
+            At 1 the KL divergence rose by 2 to 5 % and points moved about a quarter less; 10 hides real
             change. The result tells both with and without it. Backend "torch" alone; others go without
             where it is not asked for.
         k: neighbours for purity and trustworthiness.
