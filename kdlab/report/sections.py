@@ -225,9 +225,9 @@ def pull(src: Source) -> str:
                 "pull-conflicts",
                 "Which losses agree, and which fight",
                 plots.pull_conflicts(result),
-                "Cosine between the gradients of two losses at the embedding: +1 both want the same, 0 they "
-                "do not touch each other, -1 what one gains the other loses. Empty cells: one of them does "
-                "not reach the embedding.",
+                "Cosine between the gradients of two losses at the last stage: +1 both want the same, 0 "
+                "they do not touch each other, -1 what one gains the other loses. Losses that do not reach "
+                "it are left out.",
             )
         )
     return _join(parts)
