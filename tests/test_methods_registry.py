@@ -301,6 +301,30 @@ def test_cards_tell_what_is_declared(key: str) -> None:
     assert max(map(len, card.splitlines())) <= 120
 
 
+@pytest.mark.parametrize("key", INDEX)
+def test_diagrams_join_what_is_declared(key: str) -> None:
+    from xml.etree import ElementTree
+
+    card, method = describe(key), make(key)
+    (diagram,) = card.diagrams
+    assert diagram in card._repr_html_() and "<pre>" in card._repr_html_()
+    root = ElementTree.fromstring(diagram)
+    space = "{http://www.w3.org/2000/svg}"
+    lines = root.findall(f"{space}path")
+    assert len(lines) == sum(len(term.taps) for term in method.terms.values())
+    words = [text.text for text in root.findall(f"{space}text")]
+    for term in method.terms.values():
+        assert f"{term.name}  {term.weight:g}" in words
+    taps = {tap for term in method.terms.values() for tap in term.taps}
+    assert len(root.findall(f"{space}rect")) == len(taps) + len(method.terms)
+    trained = [text for text in words if text and text.startswith("trained with the student")]
+    assert len(trained) == bool(method.trained) and all(name in trained[0] for name in method.trained)
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    for box in root.findall(f"{space}rect"):
+        assert 0 <= float(box.attrib["x"]) <= width - float(box.attrib["width"])
+        assert 0 <= float(box.attrib["y"]) <= height - float(box.attrib["height"])
+
+
 def test_card_of_a_sum() -> None:
     card = describe("kd + at")
     assert card.startswith("KD + AT (a sum of 2 methods)")

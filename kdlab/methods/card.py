@@ -1,21 +1,44 @@
-"""Method cards: what a method is, read from its declaration, as plain text."""
+"""Method cards: what a method is, read from its declaration, as text and as a picture."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from kdlab.methods.base import Method
 from kdlab.methods.combine import Combined
+from kdlab.methods.diagram import svg
 from kdlab.methods.registry import make, status_text
 
 _WIDTH = 100
 
 
-def describe(spec: str | Method | type[Method] | Mapping[str, Any]) -> str:
+class Card(str):
+    """A method card: text that notebooks show with a picture of what the method joins.
+
+    Attributes:
+        diagrams: an SVG element for each method.
+    """
+
+    diagrams: tuple[str, ...]
+
+    def __new__(cls, text: str, diagrams: tuple[str, ...]) -> Card:
+        card = super().__new__(cls, text)
+        card.diagrams = diagrams
+        return card
+
+    def _repr_html_(self) -> str:
+        return f"{''.join(self.diagrams)}<pre>{escape(self)}</pre>"
+
+
+def describe(spec: str | Method | type[Method] | Mapping[str, Any]) -> Card:
     """A method card: paper, status, formula, terms with the tensors they read, trained parts, presets.
+
+    In a notebook a diagram stands above it, drawn from the declaration: which taps of teacher and
+    student each term joins, and what is trained with the student.
 
     Args:
         spec: what `make` reads: "cmkd", "kd + at", a `Method`.
@@ -25,13 +48,15 @@ def describe(spec: str | Method | type[Method] | Mapping[str, Any]) -> str:
     """
     method = make(spec)
     if not isinstance(method, Combined):
-        return "\n".join([*_head(method), "", *_document(method), "", *_terms(method), *_parts(method)])
+        lines = [*_head(method), "", *_document(method), "", *_terms(method), *_parts(method)]
+        return Card("\n".join(lines), (svg(method),))
     lines = [f"{method.title} (a sum of {len(method.methods)} methods)", "", *_terms(method)]
     lines += [
         f"  {name} of {method.methods[number].title} (weight {weight:g}) is left out: another part has one."
         for name, number, weight in method.merged
     ]
-    return "\n\n".join(["\n".join(lines), *(describe(part) for part in method.methods)])
+    cards = [describe(part) for part in method.methods]
+    return Card("\n\n".join(["\n".join(lines), *cards]), (svg(method),))
 
 
 def _head(method: Method) -> list[str]:
