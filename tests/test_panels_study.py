@@ -42,7 +42,7 @@ def ask(panel: StudyPanel, do: str, **rest: Any) -> int:
     return number
 
 
-def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         value = condition()
