@@ -179,7 +179,7 @@ def test_a_loss_of_ones_own_stands_beside_them() -> None:
         ({"more": {"rows": lambda s, t, y: s.sum(1)}}, "one number"),
         ({"teacher": None}, "no teacher"),
         ({"students": "X"}, "student named"),
-        ({"target": [7] * 9}, "Labels run from 7 to 7; with 6 logits"),
+        ({"target": [7] * 9}, "Labels run from 7 to 7; with the 6 logits"),
     ],
 )
 def test_gradients_refuse(options: dict[str, Any], says: str) -> None:

@@ -179,7 +179,7 @@ def attention_maps(
         images=images,
         data=data,
         teacher=teacher,
-        fit=None if target is None else np.zeros(len(target), dtype=bool),
+        judged=True,
     )
     networks = src.choose_networks(students)
     own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]

@@ -215,7 +215,7 @@ def attributions(
         data=data,
         n=n,
         teacher=teacher,
-        fit=None if target is None else np.zeros(len(target), dtype=bool),
+        judged=True,
     )
     networks = src.choose_networks(students)
     own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]

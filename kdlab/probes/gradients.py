@@ -202,7 +202,7 @@ def logit_gradients(
     surely = np.zeros(len(shown))
     for name in names:
         own = read_logits(src, name, own_epoch, own_seed, shown)
-        check_widths(own, theirs, labels)
+        check_widths(own, theirs)
         values, grads = _gradients(own, theirs, labels, temperature, chosen_losses, extra)
         parts = decomposed(own[None], theirs, labels, temperature)
         surely = parts["teacher_target"][0]

@@ -184,7 +184,7 @@ def logit_history(
             for epoch in there[name]:
                 at = s, own_epochs.index(epoch), r
                 own = read_logits(src, name, epoch, seed, shown)
-                check_widths(own, theirs, labels)
+                check_widths(own, theirs)
                 parts = decomposed(own[None], theirs, labels, temperature)
                 for part, table in means.items():
                     table[at] = parts[part][0].mean()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kdlab.errors import ConfigError
+from kdlab.probes.outputs import log_softmax, logits_table, named_logits
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
@@ -89,7 +90,7 @@ class LogitDecomposition(Result):
     def probabilities(self, temperature: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Softmax at `temperature` (default the result's own): teacher (n, K), students (S, n, K)."""
         tau = self.temperature if temperature is None else temperature
-        return _softmax(self.teacher_logits / tau), _softmax(self.student_logits / tau)
+        return np.exp(log_softmax(self.teacher_logits / tau)), np.exp(log_softmax(self.student_logits / tau))
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each student and picture."""
@@ -212,12 +213,12 @@ def logit_decomposition(
     theirs = read_logits(src, src.teachers[0], own_epoch, own_seed, shown)
     own = np.stack([read_logits(src, name, own_epoch, own_seed, shown) for name in names])
     labels = src.target[shown]
-    check_widths(own, theirs, labels)
+    check_widths(own, theirs)
     parts = decomposed(own, theirs, labels, temperature)
     right = theirs.argmax(axis=1) == labels, own.argmax(axis=2) == labels
     swept = [decomposed(own, theirs, labels, tau) for tau in sweep]
-    every = np.concatenate([theirs[None], own])
-    entropies = np.stack([_entropy(every / tau) for tau in sweep], axis=2)  # (1 + S, n, T)
+    logs = np.stack([log_softmax(np.concatenate([theirs[None], own]) / tau) for tau in sweep], axis=2)
+    entropies = -(np.exp(logs) * logs).sum(axis=3)  # (1 + S, n, T)
     return LogitDecomposition(
         students=names,
         roster=src.students,
@@ -263,15 +264,8 @@ def logit_source(source: Any, *, target: Any, images: Any, data: Any, teacher: A
     Raises:
         ConfigError: no teacher, or what `as_source` refuses.
     """
-    if not (hasattr(source, "students") or hasattr(source, "snapshot")):
-        source = _logits_as_views(source)
     src = as_source(
-        source,
-        target=target,
-        images=images,
-        data=data,
-        teacher=teacher,
-        fit=None if target is None else np.zeros(len(target), dtype=bool),
+        named_logits(source), target=target, images=images, data=data, teacher=teacher, judged=True
     )
     if not src.teachers:
         raise ConfigError("There is no teacher whose logits could be compared; give one: teacher=...")
@@ -300,32 +294,17 @@ def all_class_names(src: Source, classes: int) -> tuple[str, ...]:
 
 
 def read_logits(src: Source, name: str, epoch: int, seed: int, shown: np.ndarray) -> np.ndarray:
-    """(n, K) float64 logits of some pictures.
-
-    Raises:
-        ConfigError: they are not known, or not finite.
-    """
-    view = src.view(name, epoch, seed)
-    if view.logits is None:
-        raise ConfigError(f"The logits of {name!r} are not known.")
-    logits = np.asarray(view.logits, dtype=np.float64)[shown]
-    if not np.isfinite(logits).all():
-        raise ConfigError("Some logits are NaN or infinite; a network has diverged.")
-    return logits
+    """(n, K) float64 logits of some pictures; see `kdlab.probes.outputs.logits_table`."""
+    return logits_table(src, name, epoch, seed)[shown]
 
 
-def check_widths(own: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> None:
-    """Raises a `ConfigError` unless students, teacher and labels speak of the same two or more classes."""
+def check_widths(own: np.ndarray, theirs: np.ndarray) -> None:
+    """Raises a `ConfigError` unless students and teacher speak of the same two or more classes."""
     classes = theirs.shape[-1]
     if own.shape[-1] != classes:
         raise ConfigError(f"The students have {own.shape[-1]} classes and the teacher has {classes}.")
     if classes < 2:
         raise ConfigError("The KD loss has parts only where there are at least two classes.")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ConfigError(
-            f"Labels run from {labels.min()} to {labels.max()}; with {classes} logits they must lie in "
-            f"0 .. {classes - 1}."
-        )
 
 
 def decomposed(
@@ -346,31 +325,3 @@ def decomposed(
         temperature,
     )
     return {key: value.reshape(count, n).numpy() for key, value in vars(parts).items()}
-
-
-def _logits_as_views(source: Any) -> Any:
-    """Plain arrays are logits here, not features."""
-    from kdlab.probes.representation import Representation
-
-    if not isinstance(source, dict):
-        return source
-
-    def view(name: str, value: Any) -> Any:
-        plain = isinstance(value, np.ndarray | torch.Tensor | list | tuple)
-        return (
-            Representation(name, logits=np.asarray(torch.as_tensor(value).detach().cpu())) if plain else value
-        )
-
-    return {name: view(name, value) for name, value in source.items()}
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def _entropy(logits: np.ndarray) -> np.ndarray:
-    """Entropy of the softmax over the last axis, in nats."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return -(np.exp(log_p) * log_p).sum(axis=-1)

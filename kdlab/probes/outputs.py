@@ -59,8 +59,8 @@ def logits_table(src: Source, network: str, epoch: int, seed: int) -> np.ndarray
         )
     if src.target.min() < 0 or table.shape[1] <= src.target.max():
         raise ConfigError(
-            f"{network!r} has {table.shape[1]} classes, and there are labels from {src.target.min()} to "
-            f"{src.target.max()}."
+            f"Labels run from {src.target.min()} to {src.target.max()}; with the {table.shape[1]} logits of "
+            f"{network!r} they must lie in 0 .. {table.shape[1] - 1}."
         )
     return table
 
@@ -116,12 +116,13 @@ def divergence(logs: np.ndarray) -> np.ndarray:
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Along the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    from scipy import special
+
+    return np.asarray(special.log_softmax(logits, axis=-1))
 
 
 def average(logs: Sequence[np.ndarray]) -> np.ndarray:
     """Logarithm of the mean of probabilities that are given as logarithms."""
-    stacked = np.stack(logs)
-    top = stacked.max(axis=0)
-    return top + np.log(np.exp(stacked - top).mean(axis=0))
+    from scipy import special
+
+    return np.asarray(special.logsumexp(np.stack(logs), axis=0)) - np.log(len(logs))

@@ -6,181 +6,18 @@ serve people who bring their own networks.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdlab.errors import ConfigError, StudyError, unknown_name
+from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.representation import AS_GIVEN, Representation, measure
+from kdlab.probes.source import Source, as_tuple
 
-_CACHE_BYTES = 256 * 2**20
-
-
-@dataclass
-class Source:
-    """Networks, seeds, epochs and the pictures they were shown.
-
-    Attributes:
-        teachers, students: network names; `students` in the study's own order, which fixes colours.
-        seeds: of the runs.
-        target: (n,) labels; index: (n,) position in the original data set.
-        fit: (n,) bool; True where probes and alignments may be fitted, False where they are evaluated.
-        images: (n, C, H, W) uint8, or None.
-        class_names: one a class; coarse: (n,) super-class of each picture, or None.
-        factors: name -> (n,) what each picture was made of, where the data set knows; factor_names:
-            name -> names of its values.
-        study: whose networks these are, or None.
-        attention_count: maps are kept of the first so many evaluation pictures; None means of all.
-    """
-
-    teachers: tuple[str, ...]
-    students: tuple[str, ...]
-    seeds: tuple[int, ...]
-    target: np.ndarray
-    index: np.ndarray
-    fit: np.ndarray
-    images: np.ndarray | None
-    class_names: tuple[str, ...]
-    read: Callable[[str, int, int], Any]
-    read_epochs: Callable[[int, str | None], Sequence[int]]
-    attention_count: int | None = None
-    read_net: Callable[[str, int, int], nn.Module] | None = None
-    take: Callable[[np.ndarray], Tensor] | None = None
-    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
-    factor_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    coarse: np.ndarray | None = None
-    coarse_names: tuple[str, ...] = ()
-    study: Any = None
-    _cache: OrderedDict[tuple[str, int, int], Any] = field(default_factory=OrderedDict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def view(self, network: str, epoch: int, seed: int) -> Any:
-        """The snapshot or representation of `network`; a teacher is the same everywhere."""
-        key = (network, AS_GIVEN, self.seeds[0]) if network in self.teachers else (network, epoch, seed)
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = self.read(network, epoch, seed)
-                while sum(map(_size, self._cache.values())) > _CACHE_BYTES and len(self._cache) > 1:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(key)
-            return self._cache[key]
-
-    def net(self, network: str, epoch: int, seed: int) -> nn.Module:
-        """The network itself, frozen and in eval mode, for what must be computed through it.
-
-        Raises:
-            ConfigError: features were given, and no network.
-            CheckpointError: no weights of that epoch were kept.
-        """
-        if self.read_net is None:
-            raise ConfigError(
-                f"{network!r} was given as features, and this needs the network itself; give the module."
-            )
-        return self.read_net(network, AS_GIVEN if network in self.teachers else epoch, seed)
-
-    def inputs(self, places: np.ndarray) -> Tensor:
-        """Pictures as networks take them: (len(places), C, H, W) float32, normalised.
-
-        Raises:
-            ConfigError: there are no pictures.
-        """
-        if self.take is None:
-            raise ConfigError("There are no pictures to look at; give images=... or data=...")
-        return self.take(places)
-
-    def epochs(self, seed: int, network: str | None = None) -> list[int]:
-        """Epochs of which there are snapshots (of one student, if named), ascending; 0 is before training.
-
-        A student that came later or went earlier than others has fewer of them.
-        """
-        return sorted(int(epoch) for epoch in self.read_epochs(seed, network))
-
-    def presence(
-        self, networks: Sequence[str], epochs: Sequence[int], seed: int
-    ) -> dict[str, tuple[int, ...]]:
-        """Network -> those of `epochs` of which it has a snapshot; a teacher has all."""
-        out = {}
-        for name in networks:
-            own = epochs if name in self.teachers else self.epochs(seed, name)
-            out[name] = tuple(epoch for epoch in epochs if epoch in own)
-        return out
-
-    def choose_networks(self, students: Iterable[str] | str | None, teachers: bool = True) -> tuple[str, ...]:
-        """Teachers first, then the chosen students; an `UnknownNameError` for others."""
-        chosen = self.students if students is None else _as_tuple(students)
-        for name in chosen:
-            if name not in self.students:
-                raise unknown_name("student", name, self.students)
-        return (*(self.teachers if teachers else ()), *chosen)
-
-    def choose_seeds(
-        self, seeds: str | int | Iterable[int] = "all", networks: Sequence[str] | None = None
-    ) -> tuple[int, ...]:
-        """The chosen seeds that have a snapshot (of one of `networks`, if given).
-
-        Raises:
-            ConfigError: a seed that this study does not have.
-            StudyError: none of them has a snapshot yet.
-        """
-        if isinstance(seeds, str) and seeds != "all":
-            raise ConfigError(f"seeds must be 'all', a seed or a list of seeds, not {seeds!r}.")
-        chosen = self.seeds if isinstance(seeds, str) else _as_ints(seeds)
-        missing = [seed for seed in chosen if seed not in self.seeds]
-        if missing:
-            raise ConfigError(f"There is no seed {missing[0]}; there are {_listed(self.seeds)}.")
-        with_snapshots = tuple(seed for seed in chosen if self._known_epochs([seed], networks))
-        if not with_snapshots:
-            students = [name for name in networks or () if name in self.students]
-            whose = "the students" if len(students) in (0, len(self.students)) else _names(students)
-            raise StudyError(f"There is no snapshot of {whose} yet; train the study first (study.fit()).")
-        return with_snapshots
-
-    def _known_epochs(self, seeds: Sequence[int], networks: Sequence[str] | None) -> list[int]:
-        """Epochs of which at least one of the students has a snapshot in one of the seeds."""
-        students = [name for name in networks or () if name in self.students]
-        if len(students) in (0, len(self.students)):
-            return sorted(set().union(*(self.epochs(seed) for seed in seeds)))
-        return sorted(set().union(*(self.epochs(seed, name) for seed in seeds for name in students)))
-
-    def choose_epochs(
-        self,
-        epochs: str | int | Iterable[int] = "all",
-        seeds: Sequence[int] | None = None,
-        networks: Sequence[str] | None = None,
-    ) -> tuple[int, ...]:
-        """The chosen epochs, ascending: "all", "last", one (negative counts from the last) or several.
-
-        Args:
-            epochs: which.
-            seeds: of which seeds there must be a snapshot; all if not given.
-            networks: of which students; not each of them need have one at each epoch (see `presence`).
-
-        Raises:
-            ConfigError: there is no snapshot of an epoch asked for.
-        """
-        known = self._known_epochs(seeds or self.seeds, networks)
-        if isinstance(epochs, str):
-            if epochs not in ("all", "last"):
-                raise ConfigError(f"epochs must be 'all', 'last' or a list of epochs, not {epochs!r}.")
-            return tuple(known) if epochs == "all" else tuple(known[-1:])
-        chosen = []
-        for epoch in _as_ints(epochs):
-            place = known[epoch] if -len(known) <= epoch < 0 and epoch not in known else epoch
-            if place not in known:
-                raise ConfigError(f"There is no snapshot of epoch {epoch}; there are {_listed(known)}.")
-            chosen.append(place)
-        return tuple(sorted(set(chosen)))
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of always naming the most frequent class of the evaluation part."""
-        return float(np.bincount(self.target[~self.fit]).max() / max(int((~self.fit).sum()), 1))
+__all__ = ["Source", "as_source"]
 
 
 def as_source(
@@ -188,6 +25,7 @@ def as_source(
     *,
     target: Any = None,
     fit: Any = None,
+    judged: bool = False,
     images: Any = None,
     data: Any = None,
     n: int = 2000,
@@ -201,6 +39,7 @@ def as_source(
             `Representation`, a module. One of these without a name is called "network".
         target: (n,) labels; needed for everything but a study, unless `data` has them.
         fit: (n,) bool, True where probes may be fitted; every second picture of each class if not given.
+        judged: without `fit` every picture of `target` is one to be judged, for probes that fit nothing.
         images: (n, C, H, W) pictures for modules, uint8 or floats normalised as the networks were trained.
         data: a data set or its name, instead of `images` and `target`: n pictures of its validation and
             test parts, chosen as a study chooses them. Features must be of these pictures in this order
@@ -219,14 +58,14 @@ def as_source(
     named = source if isinstance(source, Mapping) else {"network": source}
     if not named:
         raise ConfigError("There is no network to look at; give at least one.")
-    pictures = _from_data(data, n) if data is not None else _from_images(images, target, fit)
+    pictures = _from_data(data, n) if data is not None else _from_images(images, target, fit, judged)
     labels = pictures["target"]
     views = {
         str(name): _as_view(str(name), value, pictures["take"], len(labels)) for name, value in named.items()
     }
     for name, view in views.items():
         _check_length(name, view, len(labels))
-    teachers = () if teacher is None else _as_tuple(teacher)
+    teachers = () if teacher is None else as_tuple(teacher)
     for name in teachers:
         if name not in views:
             raise unknown_name("network", name, views)
@@ -247,7 +86,7 @@ def as_source(
     )
 
 
-def _from_images(images: Any, target: Any, fit: Any) -> dict[str, Any]:
+def _from_images(images: Any, target: Any, fit: Any, judged: bool) -> dict[str, Any]:
     """What a `Source` says of pictures that were given."""
     if target is None:
         raise ConfigError("Give the labels of the samples: target=...")
@@ -255,10 +94,12 @@ def _from_images(images: Any, target: Any, fit: Any) -> dict[str, Any]:
     if labels.ndim != 1 or not len(labels):
         raise ConfigError(f"target must hold one label for each sample, not shape {labels.shape}.")
     shown, take = _shown(images)
+    if fit is None:
+        fit = np.zeros(len(labels)) if judged else _every_second(labels)
     return {
         "target": labels,
         "index": np.arange(len(labels)),
-        "fit": _every_second(labels) if fit is None else np.asarray(fit, dtype=bool),
+        "fit": np.asarray(fit, dtype=bool),
         "images": shown,
         "take": take,
         "class_names": tuple(map(str, range(int(labels.max()) + 1))),
@@ -373,24 +214,3 @@ def _every_second(labels: np.ndarray) -> np.ndarray:
         where = np.flatnonzero(labels == label)
         rank[where] = np.arange(len(where))
     return rank % 2 == 0
-
-
-def _size(view: Any) -> int:
-    tables = [*view.stages.values(), *view.attention.values(), view.embedding, view.logits, view.projected]
-    return sum(table.nbytes for table in tables if table is not None)
-
-
-def _as_tuple(names: Iterable[str] | str) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _as_ints(values: int | Iterable[int]) -> tuple[int, ...]:
-    return tuple(int(v) for v in values) if isinstance(values, Iterable) else (int(values),)
-
-
-def _names(names: Sequence[str]) -> str:
-    return " or ".join(map(repr, names))
-
-
-def _listed(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values)) or "none"
