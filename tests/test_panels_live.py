@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plotly.basedatatypes import Undefined
+from plotly.offline import get_plotlyjs
 
 from kdlab.panels.live import LiveFigure, Pulse, answer_while_busy
 from kdlab.panels.painter import Painter
@@ -50,97 +53,77 @@ def wait_for(condition: Callable[[], Any], timeout: float = 5.0) -> bool:
 # ---- LiveFigure ------------------------------------------------------------------------------------
 
 
-def test_a_reloaded_page_gets_the_present_state() -> None:
-    """This is what plotly alone does not do; it also guards the parts of plotly that are relied on."""
+def on_page(fig: LiveFigure) -> dict[str, Any]:
+    """What a page draws, also one that is loaded now: the widget's state."""
+    return json.loads(fig.get_state()["spec"])
+
+
+def test_the_state_is_the_figure_as_it_is_now() -> None:
     fig = figure()
-    with fig.drawing():
-        fig.data[0].y = np.asarray([5, 6, 7], np.float32)
-        fig.data[1].name = "renamed"
-        fig.layout.title.text = "now"
-    state = fig.get_state()
-    buffer = state["_widget_data"][0]["y"]
-    assert np.frombuffer(buffer["buffer"], buffer["dtype"]).tolist() == [5, 6, 7]
-    assert state["_widget_data"][1]["name"] == "renamed"
-    assert state["_widget_layout"]["title"]["text"] == "now"
+    with fig.drawing() as now:
+        now.data[0].y = np.asarray([5, 6, 7], np.float32)
+        now.data[1].name = "renamed"
+        now.layout.title.text = "now"
+        now.layout.meta = {"summary": "Two lines."}
+    page = on_page(fig)
+    packed = page["data"][0]["y"]
+    assert packed["dtype"] == "f4", "single precision travels as such"
+    assert np.frombuffer(base64.b64decode(packed["bdata"]), np.float32).tolist() == [5, 6, 7]
+    assert page["data"][1]["name"] == "renamed" and page["layout"]["title"]["text"] == "now"
+    assert page["alt"] == "Two lines." and page["config"]["displayModeBar"] is False
 
 
-def test_asking_for_single_entries_is_left_as_it_is() -> None:
+def test_one_drawing_is_one_message_and_never_half_of_it() -> None:
     fig = figure()
-    assert set(fig.get_state(key="_view_count")) == {"_view_count"}
+    sent: list[list[str]] = []
+    fig.observe(lambda _: sent.append([trace["name"] for trace in on_page(fig)["data"]]), "spec")
+    with fig.drawing() as now:
+        now.data[0].name = "a"
+        assert not sent
+        now.data[1].name = "b"
+    assert sent == [["a", "b"]]
 
 
-def test_the_state_is_never_taken_from_a_half_made_change() -> None:
+def test_plotly_is_sent_to_a_page_that_asks_and_is_no_part_of_the_state() -> None:
     fig = figure()
-    inside, states = threading.Event(), []
-
-    def reload() -> None:
-        inside.wait(5)
-        states.append([trace["name"] for trace in fig.get_state()["_widget_data"]])
-
-    thread = threading.Thread(target=reload)
-    thread.start()
-    with fig.drawing():
-        fig.data[0].name = "a"
-        inside.set()
-        time.sleep(0.1)  # the other thread asks for the state now
-        fig.data[1].name = "b"
-    thread.join(5)
-    assert states == [["a", "b"]]
+    sent: list[tuple[Any, Any]] = []
+    fig.send = lambda content, buffers=None: sent.append((content, buffers))  # type: ignore[method-assign]
+    assert len(json.dumps(fig.get_state(), default=str)) < 20_000
+    fig._handle_custom_msg({"do": "plotly"}, [])
+    ((content, buffers),) = sent
+    assert content == {"do": "plotly"} and len(buffers[0]) < 2_000_000, "below the server's rate limit"
+    code = gzip.decompress(buffers[0]).decode()
+    assert get_plotlyjs() in code and code.rstrip().endswith("export default module.exports;")
 
 
-def test_a_click_on_the_legend_waits_for_the_drawing() -> None:
-    fig = figure()
-    inside, order = threading.Event(), []
-
-    def click() -> None:
-        inside.wait(5)
-        fig.plotly_restyle({"visible": "legendonly"}, 0)
-        order.append("click")
-
-    thread = threading.Thread(target=click)
-    thread.start()
-    with fig.drawing():
-        inside.set()
-        time.sleep(0.1)
-        fig.data[0].y = [0.0]
-        order.append("drawing")
-    thread.join(5)
-    assert order == ["drawing", "click"]
-    assert fig.data[0].visible == "legendonly" and list(fig.data[0].y) == [0.0]
-
-
-def test_a_drawing_sends_no_holes_for_properties_that_have_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hole would make a page that is still loading drop the property (names and colours vanish)."""
-    fig = figure(3)
-    sent: list[Any] = []
-    monkeypatch.setattr(fig, "_send_update_msg", lambda restyle_data, **rest: sent.append(restyle_data))
-    with fig.drawing():
-        fig.data[0].y = [3.0]
-        fig.data[2].name = "new"
-        fig.data[2].line.color = "#ff0000"
-    (style,) = sent
-    assert style["name"] == ["t0", "new"]
-    assert style["line.color"] == ["#00ff00", "#ff0000"]
-    assert not any(value is Undefined for values in style.values() for value in values)
+def test_clicks_and_selections_reach_who_listens() -> None:
+    fig, heard = figure(), []
+    fig._handle_custom_msg({"do": "click", "points": [[0, 1]]}, [])  # nobody listens yet
+    fig.on_points = lambda what, points: heard.append((what, points))
+    fig._handle_custom_msg({"do": "click", "points": [[0, 1]]}, [])
+    fig._handle_custom_msg({"do": "select", "points": [[0, 1], [1, 0]]}, [])
+    fig._handle_custom_msg({"do": "select", "points": None}, [])
+    assert heard == [("click", [(0, 1)]), ("select", [(0, 1), (1, 0)]), ("select", None)]
 
 
 def test_updates_from_two_threads_are_all_kept() -> None:
     fig = figure()
-    fig.update_traces(y=np.zeros(50, np.float32))
+    with fig.drawing() as now:
+        now.update_traces(y=np.zeros(50, np.float32))
 
     def count(trace: int) -> None:
         for i in range(50):
-            with fig.drawing():
-                values = np.array(fig.data[trace].y)
+            with fig.drawing() as now:
+                values = np.array(now.data[trace].y)
                 values[i] = 1
-                fig.data[trace].y = values
+                now.data[trace].y = values
 
     threads = [threading.Thread(target=count, args=(trace,)) for trace in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert [float(np.sum(trace.y)) for trace in fig.data] == [50, 50]
+    assert [float(np.sum(trace.y)) for trace in fig.fig.data] == [50, 50]
 
 
 # ---- Pulse -----------------------------------------------------------------------------------------

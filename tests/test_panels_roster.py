@@ -23,7 +23,7 @@ __all__ = ["make_panel"]  # a fixture
 
 def trace(panel: StudyPanel, name: str, right: bool = False) -> Any:
     """A student's loss curve, or its accuracy curve (right)."""
-    found = [t for t in panel.curves.figure.data if t.legendgroup == name and (t.xaxis == "x2") == right]
+    found = [t for t in panel.curves.figure.fig.data if t.legendgroup == name and (t.xaxis == "x2") == right]
     return found[0] if found else None
 
 
@@ -61,10 +61,10 @@ def test_a_fork_appears_everywhere_and_changes_nobodys_look(make_panel: Callable
     assert {name: (trace(panel, name).line.color, trace(panel, name).line.dash) for name in before} == before
     assert fork.line.color not in {color for color, _ in before.values()}
     assert new["look"]["color"] == fork.line.color
-    until(lambda: len(panel.embedding.figure.data) == 4 + 4)  # three networks and a fork, four classes
-    until(lambda: len(panel.embedding.figure.data[-1].x) == 40)
-    assert "KD, then SRRL" in panel.embedding.figure.layout.annotations[3].text
-    domains = [panel.embedding.figure.layout[f"xaxis{n}"].domain for n in ("", 2, 3, 4)]
+    until(lambda: len(panel.embedding.figure.fig.data) == 4 + 4)  # three networks and a fork, four classes
+    until(lambda: len(panel.embedding.figure.fig.data[-1].x) == 40)
+    assert "KD, then SRRL" in panel.embedding.figure.fig.layout.annotations[3].text
+    domains = [panel.embedding.figure.fig.layout[f"xaxis{n}"].domain for n in ("", 2, 3, 4)]
     assert all(a[1] < b[0] for a, b in pairwise(domains)), "plots do not lie over each other"
 
 
@@ -75,7 +75,7 @@ def test_a_ring_stands_on_the_parents_curve(make_panel: Callable[..., StudyPanel
     until(lambda: shown_step(panel) > 90)
     assert done(panel, "fork", student="KD", at_epoch=2, name="late")
     assert panel.desk.live["code"] == 'study.fork("KD", at_epoch=2, name="late")'
-    left, right = [t for t in panel.curves.figure.data if t.name == "forks"]
+    left, right = [t for t in panel.curves.figure.fig.data if t.name == "forks"]
     until(lambda: len(left.x) and len(right.x))
     _, losses = study.record.series("KD", "loss")
     assert left.x[0] == 40 and left.y[0] == pytest.approx(losses[39])
@@ -84,7 +84,7 @@ def test_a_ring_stands_on_the_parents_curve(make_panel: Callable[..., StudyPanel
     )
     assert left.marker.color[0] == theme.of_study(study)["late"].color
     assert "late: forked from KD after step 40" in left.customdata[0]
-    assert any("late: forked from KD" in note.text for note in panel.curves.figure.layout.annotations)
+    assert any("late: forked from KD" in note.text for note in panel.curves.figure.fig.layout.annotations)
 
 
 def test_a_student_is_added_and_one_is_dropped(make_panel: Callable[..., StudyPanel]) -> None:
@@ -112,8 +112,8 @@ def test_a_student_is_added_and_one_is_dropped(make_panel: Callable[..., StudyPa
     until(lambda: trace(panel, "alone").opacity < 1)
     assert trace(panel, "alone", right=True).name == "alone (dropped)" and len(trace(panel, "alone").x)
     assert trace(panel, "KD").opacity == 1.0
-    until(lambda: "(dropped)" in panel.embedding.figure.layout.annotations[1].text)
-    texts = [note.text for note in panel.curves.figure.layout.annotations]
+    until(lambda: "(dropped)" in panel.embedding.figure.fig.layout.annotations[1].text)
+    texts = [note.text for note in panel.curves.figure.fig.layout.annotations]
     assert "third: added" in texts and "alone: dropped" in texts
 
 
@@ -170,8 +170,8 @@ def test_the_gradient_norm_can_be_chosen(make_panel: Callable[..., StudyPanel]) 
     panel.desk.curve = "grad_norm"
     wanted = study.record.series("KD", "grad_norm")[1]
     until(lambda: len(trace(panel, "KD").y) == len(wanted) and np.allclose(trace(panel, "KD").y, wanted))
-    assert panel.curves.figure.layout.yaxis.type == "log"
-    assert "norm of the gradient" in panel.curves.figure.layout.annotations[0].text
+    assert panel.curves.figure.fig.layout.yaxis.type == "log"
+    assert "norm of the gradient" in panel.curves.figure.fig.layout.annotations[0].text
 
 
 # ---- pure ------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_a_real_study_with_all_of_it(tmp_path: Path, make_panel: Callable[..., S
     until(lambda: len(trace(panel, "F").x) == 8 and trace(panel, "F").x[0] == 5)
     until(lambda: len(trace(panel, "late").x) == 12)
     assert len(trace(panel, "alone").x) == 4 and len(panel.desk.live["notes"]) == 2
-    until(lambda: all(len(t.x) == 40 for t in panel.embedding.figure.data[:4]))
+    until(lambda: all(len(t.x) == 40 for t in panel.embedding.figure.fig.data[:4]))
     assert not any(one["drop"] for one in panel.desk.live["students"].values())
 
     loaded = make_panel(kdlab.load_study(study.folder, device="cpu"))
@@ -294,9 +294,9 @@ def test_a_student_left_out_of_a_later_seed_leaves_its_plot_empty(
     assert standing.kind == "going" and standing.badge == "ends in epoch 2 (seed 0)"
     study.fit(progress=False)
     panel = make_panel(study)
-    until(lambda: len(panel.embedding.figure.data[2].x))
-    assert len(panel.embedding.figure.data[1].x) == 0, "nothing of it in the seed that is shown"
-    assert "not here yet" in panel.embedding.figure.layout.annotations[1].text
+    until(lambda: len(panel.embedding.figure.fig.data[2].x))
+    assert len(panel.embedding.figure.fig.data[1].x) == 0, "nothing of it in the seed that is shown"
+    assert "not here yet" in panel.embedding.figure.fig.layout.annotations[1].text
     panel.desk.seed = "0"
     until(lambda: len(trace(panel, "alone").x) == 4 and len(trace(panel, "KD").x) == 6)
     assert panel.desk.live["students"]["alone"]["badge"] == "dropped in epoch 2 (seed 0)"

@@ -113,9 +113,9 @@ def test_the_last_frame_is_painted(make_panel: Callable[..., StudyPanel]) -> Non
     until(lambda: panel.desk.live["label"] == "finished" and shown_step(panel) == 200)
     assert panel.desk.live["progress"]["value"] == 1.0
     assert not any(panel.desk.live["buttons"].values())
-    until(lambda: len(panel.curves.figure.data[0].x) == 200)
-    until(lambda: len(panel.curves.figure.data[1].x) == 10)
-    until(lambda: len(panel.embedding.figure.data[0].x) == 40)
+    until(lambda: len(panel.curves.figure.fig.data[0].x) == 200)
+    until(lambda: len(panel.curves.figure.fig.data[1].x) == 10)
+    until(lambda: len(panel.embedding.figure.fig.data[0].x) == 40)
 
 
 def test_python_and_a_second_panel_are_followed(make_panel: Callable[..., StudyPanel]) -> None:
@@ -162,12 +162,12 @@ def test_a_change_leaves_a_mark_on_the_curves(make_panel: Callable[..., StudyPan
     ask(panel, "play")
     until(lambda: shown_step(panel) > 50)
     ask(panel, "set", student="KD", term="kd", enabled=False)
-    layout = panel.curves.figure.layout
+    layout = panel.curves.figure.fig.layout
     until(lambda: len(layout.shapes) == 2 and layout.shapes[1].x0 is not None)
     step = study.record.commands[0]["step"]
     assert layout.shapes[0].x0 == step + 0.5 and layout.shapes[1].x0 == step / study.steps_per_epoch
     assert any("KD: kd" in note.text for note in layout.annotations)
-    loss = panel.curves.figure.data[2]
+    loss = panel.curves.figure.fig.data[2]
     assert loss.name == "KD"
     until(lambda: len(loss.y) > step + 10)
     assert loss.y[step] < 0.5 * loss.y[step - 1], "the total falls when a term goes"
@@ -237,7 +237,7 @@ def test_only_the_painter_writes_to_widgets(make_panel: Callable[..., StudyPanel
     for widget, name in (
         (panel.desk, "live"),
         (panel.caption, "value"),
-        (panel.curves.figure, "_last_trace_edit_id"),
+        (panel.curves.figure, "spec"),
     ):
         widget.observe(lambda change: writers.add(threading.current_thread().name), name)
     ask(panel, "play")
@@ -301,43 +301,29 @@ def test_the_chosen_term_is_drawn(make_panel: Callable[..., StudyPanel]) -> None
     for key in ("term/kd", "weighted/kd"):
         panel.desk.curve = key
         wanted = study.record.series("KD", key)[1]
-        drawn = panel.curves.figure.data[2]
+        drawn = panel.curves.figure.fig.data[2]
         until(lambda w=wanted, d=drawn: len(d.y) == len(w) and np.allclose(d.y, w))
-        assert len(panel.curves.figure.data[0].x) == 0, "alone has no such term"
-    assert "kd: value × weight" in panel.curves.figure.layout.annotations[0].text
-    full = list(panel.curves.figure.layout.yaxis2.range)
+        assert len(panel.curves.figure.fig.data[0].x) == 0, "alone has no such term"
+    assert "kd: value × weight" in panel.curves.figure.fig.layout.annotations[0].text
+    full = list(panel.curves.figure.fig.layout.yaxis2.range)
     panel.desk.zoom = True
-    until(lambda: list(panel.curves.figure.layout.yaxis2.range) != full)
-    low, high = panel.curves.figure.layout.yaxis2.range
+    until(lambda: list(panel.curves.figure.fig.layout.yaxis2.range) != full)
+    low, high = panel.curves.figure.fig.layout.yaxis2.range
     accuracy = study.record.epoch_series("KD", "val_accuracy")[1]
     assert full == [0.0, 1.02] and 0.5 < low < accuracy[-1] < high
     panel.desk.log = False
-    until(lambda: panel.curves.figure.layout.yaxis.type == "linear")
-
-
-def test_a_page_that_comes_is_sent_its_marks_again(make_panel: Callable[..., StudyPanel]) -> None:
-    """What was drawn while a page was loading has not reached it."""
-    study = FakeStudy(2000)
-    panel = make_panel(study)
-    ask(panel, "step", n=30)
-    ask(panel, "set", student="KD", term="kd", enabled=False)
-    until(lambda: len(panel.curves.figure.layout.shapes) == 2)
-    sent: list[Any] = []
-    panel.curves.figure._send_update_msg = lambda relayout_data=None, **_: sent.append(relayout_data or {})
-    ask(panel, "hello")
-    until(lambda: any(len(data.get("annotations", ())) == 3 for data in sent))
-    assert any(len(data.get("shapes", ())) == 2 for data in sent) and not panel.desk.live["errors"]
+    until(lambda: panel.curves.figure.fig.layout.yaxis.type == "linear")
 
 
 def test_dark_pages_get_the_themes_colours_for_dark_paper(make_panel: Callable[..., StudyPanel]) -> None:
     study = FakeStudy(100, delay=0.0)
     panel = make_panel(study)
     ask(panel, "play")
-    until(lambda: len(panel.embedding.figure.data[0].x) == 40)
-    light = (panel.curves.figure.data[0].line.color, panel.embedding.figure.data[0].marker.color[0])
+    until(lambda: len(panel.embedding.figure.fig.data[0].x) == 40)
+    light = (panel.curves.figure.fig.data[0].line.color, panel.embedding.figure.fig.data[0].marker.color[0])
     panel.desk.dark = True
-    until(lambda: panel.curves.figure.data[0].line.color != light[0])
-    until(lambda: panel.embedding.figure.data[0].marker.color[0] != light[1])
+    until(lambda: panel.curves.figure.fig.data[0].line.color != light[0])
+    until(lambda: panel.embedding.figure.fig.data[0].marker.color[0] != light[1])
 
 
 def test_the_desk_says_what_each_term_is_and_how_sure_its_definition_is(
@@ -377,21 +363,23 @@ def test_a_real_study_from_play_to_the_end(tmp_path: Path, make_panel: Callable[
         assert not panel.desk.live["errors"]
         assert study.record.marks()[0]["step"] == 2
         steps = study.steps_per_epoch * study.epochs
-        until(lambda: panel.curves.figure.data[0].x[-1] == steps)
-        until(lambda: len(panel.curves.figure.data[1].x) == 3)
+        until(lambda: panel.curves.figure.fig.data[0].x[-1] == steps)
+        until(lambda: len(panel.curves.figure.fig.data[1].x) == 3)
         until(lambda: "epoch 3, seed 0" in panel.caption.value)
         assert "CMKD: by the method's own projector" in panel.caption.value.replace("&#x27;", "'")
         assert panel.desk.live["cells"]["CMKD"]["feature"]["raw"] == "off"
         assert "validation" in panel.desk.live["numbers"]["alone"]
         accuracy = f"{100 * study.teachers[0].val_accuracy:.1f} %"
-        assert f"teacher resnet8, {accuracy}" in [trace.name for trace in panel.curves.figure.data]
+        assert f"teacher resnet8, {accuracy}" in [trace.name for trace in panel.curves.figure.fig.data]
     finally:
         panel.close()
 
     again = kdlab.load_study(tmp_path / "study")
     loaded = make_panel(again)
-    until(lambda: loaded.desk.live["state"] == "finished" and len(loaded.curves.figure.data[0].x) == steps)
-    until(lambda: len(loaded.embedding.figure.data[0].x) == 40)
+    until(
+        lambda: loaded.desk.live["state"] == "finished" and len(loaded.curves.figure.fig.data[0].x) == steps
+    )
+    until(lambda: len(loaded.embedding.figure.fig.data[0].x) == 40)
     assert not any(loaded.desk.live["buttons"].values())
     assert (
         loaded.desk.live["cells"]["CMKD"]["feature"]["enabled"] is False and not loaded.desk.live["editable"]
@@ -410,7 +398,7 @@ def test_a_stopped_study_goes_on_from_its_folder(
     first.stop()
     assert first.wait(30)
     panel = make_panel(kdlab.load_study(tmp_path / "study"))
-    until(lambda: panel.desk.live["state"] == "stopped" and len(panel.curves.figure.data[0].x) == 4)
+    until(lambda: panel.desk.live["state"] == "stopped" and len(panel.curves.figure.fig.data[0].x) == 4)
     assert panel.desk.live["buttons"] == {"play": True, "pause": False, "step": True, "stop": False}
     ask(panel, "play")
     until(lambda: panel.desk.live["label"] == "finished", 60)
@@ -439,7 +427,7 @@ def test_a_panel_is_kept_up_to_date_from_within_the_cell(
     (panel,) = shown
     assert study.state == "finished" and painting == {threading.get_ident()}
     assert panel.desk.live["state"] == "finished" and panel.painter.frames > 1
-    assert any(len(trace.y) > 1 for trace in panel.curves.figure.data if trace.y is not None)
+    assert any(len(trace.y) > 1 for trace in panel.curves.figure.fig.data if trace.y is not None)
     ask(panel, "set", student="CMKD", term="feature", weight=0.5)  # after the end: refused, and that is shown
     assert panel.desk.live["errors"] and painting == {threading.get_ident()}
     panel.close()

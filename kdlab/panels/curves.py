@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 
 from kdlab.panels import looks, wording
 from kdlab.panels.desk_state import all_terms, loss_choices
@@ -54,8 +55,7 @@ class CurvesView:
         self._looks_shown: tuple[Any, ...] = ()
         curves = [trace for name in self._places for trace in self._curves_of(name)]
         self._fixed = len(curves)  # where the traces begin that belong to no student
-        self.figure = LiveFigure(data=[*curves, *self._references()], layout=self._layout())
-        self.figure._config = {"displayModeBar": False, "responsive": True}
+        self.figure = LiveFigure([*curves, *self._references()], self._layout())
 
     # ---- the empty figure --------------------------------------------------------------------------------
 
@@ -137,19 +137,13 @@ class CurvesView:
             self._draw_looks(figure, standings)
         self._shown = now
 
-    def resend(self) -> None:
-        """Send marks and headings once more: a page that was loading when they were drawn lacks them."""
-        with self.figure.drawing() as figure:  # plotly sends nothing that has not changed
-            figure.layout.annotations, figure.layout.shapes = [], []
-        self._shown, self._marks_shown = (), ()
-
     def _admit(self) -> None:
         """Traces for students that have come; those of the others stay as they are."""
         new = [name for name in self.study.names if name not in self._places]
         if not new:
             return
         self._styles = theme.of_study(self.study)
-        first = len(self.figure.data)
+        first = len(self.figure.fig.data)
         self.figure.extend([trace for name in new for trace in self._curves_of(name)])
         self._places |= {name: first + 2 * number for number, name in enumerate(new)}
 
@@ -165,7 +159,7 @@ class CurvesView:
             tuple(one.badge for one in standings.values()),
         )
 
-    def _draw_references(self, figure: LiveFigure) -> None:
+    def _draw_references(self, figure: go.Figure) -> None:
         """The teacher's and the chance line, once they are known."""
         ends = np.asarray([0, self.study.epochs + 0.3], np.float32)
         teacher, chance = figure.data[self._fixed], figure.data[self._fixed + 1]
@@ -178,7 +172,7 @@ class CurvesView:
             chance.update(x=ends, y=np.full(2, value, np.float32), name=f"chance, {wording.percent(value)}")
 
     def _draw_forks(
-        self, figure: LiveFigure, losses: Mapping[str, Any], accuracies: Mapping[str, Any]
+        self, figure: go.Figure, losses: Mapping[str, Any], accuracies: Mapping[str, Any]
     ) -> None:
         """A ring on the parent's curve where a fork left it; a dotted line leads to the fork's own."""
         per_epoch = max(self.study.steps_per_epoch, 1)
@@ -192,19 +186,19 @@ class CurvesView:
                 continue
             figure.data[self._fixed + number].update(**drawn, marker_color=colours, marker_size=sizes)
 
-    def _draw_epochs(self, figure: LiveFigure, done: float) -> None:
+    def _draw_epochs(self, figure: go.Figure, done: float) -> None:
         """The whole way where it is short; otherwise the axis grows with what is done."""
         end = min(float(self.study.epochs), 40.0 * 2 ** max(0, math.ceil(math.log2(max(done, 1) / 40)))) + 0.3
         if figure.layout.xaxis2.range[1] != end:
             figure.layout.xaxis2.range = [0, end]
 
-    def _draw_axis(self, figure: LiveFigure) -> None:
+    def _draw_axis(self, figure: go.Figure) -> None:
         kind = "log" if self.log else "linear"
         if figure.layout.yaxis.type != kind:
             mode, start = ("array", "normal") if self.log else ("auto", "tozero")
             figure.layout.yaxis.update(type=kind, autorange=True, tickmode=mode, rangemode=start)
 
-    def _draw_accuracy_axis(self, figure: LiveFigure, accuracies: Mapping[str, Any]) -> None:
+    def _draw_accuracy_axis(self, figure: go.Figure, accuracies: Mapping[str, Any]) -> None:
         """From 0 to 1, or, zoomed, from the lowest accuracy of the later epochs to the highest."""
         late = [y[len(y) // 2 :] for _, y in accuracies.values()]
         values = np.concatenate([*late, figure.data[self._fixed].y[:1]])
@@ -215,7 +209,7 @@ class CurvesView:
         if list(figure.layout.yaxis2.range) != ends:
             figure.layout.yaxis2.range = ends
 
-    def _draw_looks(self, figure: LiveFigure, standings: Mapping[str, Standing]) -> None:
+    def _draw_looks(self, figure: go.Figure, standings: Mapping[str, Standing]) -> None:
         """Colours for the paper; who went is fainter and says so in the legend."""
         wanted = (self.dark, tuple((name, standings[name].ended) for name in self._places))
         if self._looks_shown == wanted:
@@ -232,7 +226,7 @@ class CurvesView:
 
     # ---- marks where something was commanded ---------------------------------------------------------------
 
-    def _draw_marks(self, figure: LiveFigure, last_step: float, mean_of: int) -> None:
+    def _draw_marks(self, figure: go.Figure, last_step: float, mean_of: int) -> None:
         given = shown_marks(self.study, self.seed)
         left = [m["step"] < 0.6 * last_step for m in given]  # a label near the right end goes to the left
         key = (self.key, mean_of, tuple((m["step"], m["student"], m["text"]) for m in given), tuple(left))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
-_HERE = Path(__file__).parent
+from kdlab.panels.live import module
 
 Command = Callable[[dict[str, Any]], None]
 
@@ -21,8 +20,8 @@ class Desk(anywidget.AnyWidget):
         spec: what stays until a student comes (see `desk_state.spec`); replaced by the painter then.
         live: what changes (see `desk_state.live`); replaced by the painter.
         on_command: called with each message of the page, on whichever thread handles it:
-            {"do": "play" | "pause" | "step" | "stop" | "set" | "fork" | "add" | "drop" | "dismiss" |
-            "hello" (a page shows the desk), "id": int, ...}.
+            {"do": "play" | "pause" | "step" | "stop" | "set" | "fork" | "add" | "drop" | "dismiss",
+            "id": int, ...}.
 
     Attributes:
         curve, log, zoom, seed: what the curves show: key of the record, logarithmic or not, only
@@ -31,8 +30,8 @@ class Desk(anywidget.AnyWidget):
         dark: whether the page's theme is dark; the page sets it.
     """
 
-    _esm = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("desk.js", "desk_students.js"))
-    _css = (_HERE / "desk.css").read_text(encoding="utf-8")
+    _esm = module("parts.js", "desk.js", "desk_students.js")
+    _css = module("desk.css")
     spec = traitlets.Dict().tag(sync=True)
     live = traitlets.Dict().tag(sync=True)
     curve = traitlets.Unicode("loss").tag(sync=True)

@@ -1,4 +1,4 @@
-"""Live drawing from a thread: a figure that survives a page reload, and the page's pulse.
+"""Live drawing from a thread: figures that a page draws when it can, and the page's pulse.
 
 Training never touches a widget and never waits for one. It posts to a board; a single `Painter`
 thread, the only writer of widgets, takes what is new and draws it, at most a few times a second and
@@ -7,124 +7,121 @@ never faster than the page can follow (`Pulse`).
 
 from __future__ import annotations
 
+import gzip
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import anywidget
 import plotly.graph_objects as go
 import traitlets
-from plotly.basedatatypes import Undefined
+from plotly.offline import get_plotlyjs
+
+_HERE = Path(__file__).parent
+
+Points = list[tuple[int, int]]  # (trace, point) of what was touched in a plot
 
 
-class LiveFigure(go.FigureWidget):
-    """A `FigureWidget` for figures that change while they are shown.
+def module(*names: str) -> str:
+    """The page's side of a widget: several files of this folder as one module."""
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
 
-    Plotly sends a figure's state to the page as it was when the figure was made; a page that is
-    loaded again would show that old state, usually nothing. Here the present state is put together
-    whenever a page asks for it. Give the traces to the constructor (later ones to `extend`) and change
-    them with
 
-        with figure.drawing():
-            figure.data[0].y = values        # a float32 array travels in binary form
+@cache
+def plotly_module() -> bytes:
+    """plotly.js as a module of its own, compressed: a quarter of what plotly sends for each figure."""
+    start = "const module = { exports: {} };\n"
+    return gzip.compress((start + get_plotlyjs() + "\nexport default module.exports;").encode(), 6)
 
-    which holds the figure's lock, so that a reload, a zoom or a click on the legend in between
-    cannot meet a half-made change.
+
+def to_page(fig: go.Figure, **config: Any) -> str:
+    """A figure as the page's plots take it: JSON, arrays in binary form, and its text alternative.
+
+    Args:
+        fig: any figure; the sentence in `layout.meta["summary"]` is what a screen reader says of it.
+        config: of plotly.js, such as displayModeBar.
+    """
+    meta = fig.layout.meta
+    alt = meta.get("summary", "") if isinstance(meta, dict) else ""
+    about = json.dumps({"config": config, "alt": alt})
+    return f"{about[:-1]}, {fig.to_json(validate=False)[1:]}"
+
+
+class DrawsPlots:
+    """For widgets with plots: hands plotly.js to a page that asks, and tells what the pointer did.
+
+    Attributes:
+        on_points: called with "click" or "select" and the points (None: the selection was undone), on
+            whichever thread hears the page.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Plotly guards plain attribute assignment, and asks for the state before it is built.
-        self.__dict__["lock"] = threading.RLock()
-        super().__init__(*args, **kwargs)
+    on_points: Callable[[str, Points | None], None] | None = None
+
+    def answer_plots(self, content: Any) -> bool:
+        """Deal with a message of a plot; False if it was none."""
+        what = content.get("do") if isinstance(content, dict) else None
+        if what == "plotly":
+            self.send({"do": "plotly"}, [plotly_module()])  # type: ignore[attr-defined]
+        elif what in ("click", "select"):
+            if self.on_points is not None:
+                points = content.get("points")
+                self.on_points(what, None if points is None else [(int(t), int(p)) for t, p in points])
+        else:
+            return False
+        return True
+
+
+class LiveFigure(anywidget.AnyWidget, DrawsPlots):
+    """A plotly figure as a widget, for figures that change while they are shown.
+
+    Plotly's own FigureWidget shows a page that is loaded again, or that comes later, the figure as it
+    was when it was made, and sends 5 MB of plotly.js with each. Here the present figure is the widget's
+    state, and the page is sent plotly.js once. Change it with
+
+        with figure.drawing() as fig:
+            fig.data[0].y = values        # a float32 array travels in binary form
+
+    which holds the figure's lock and sends everything changed inside as one message.
+
+    Args:
+        data, layout: as of `plotly.graph_objects.Figure`.
+        config: of plotly.js, such as displayModeBar.
+
+    Attributes:
+        fig: the figure; change it inside `drawing` only.
+    """
+
+    _esm = module("plot.js", "figure.js")
+    spec = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, data: Any = None, layout: Any = None, **config: Any) -> None:
+        self.lock = threading.RLock()
+        self._config = {"displayModeBar": False} | config
+        self.fig = go.Figure(data, layout)
+        super().__init__(spec=to_page(self.fig, **self._config))
+        self.on_msg(lambda _widget, content, _buffers: self.answer_plots(content))
 
     @contextmanager
-    def drawing(self) -> Iterator[LiveFigure]:
-        """Hold the lock and send all changes made inside as one message."""
-        with self.lock, self.batch_update():
-            yield self
-
-    def extend(self, traces: list[dict[str, Any]]) -> None:
-        """Add traces behind those that are there, as when a student comes; not inside `drawing`."""
+    def drawing(self) -> Iterator[go.Figure]:
+        """Hold the lock; all changes made inside are sent as one message."""
         with self.lock:
-            self.add_traces(traces)
+            yield self.fig
+            self.spec = to_page(self.fig, **self._config)
 
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """The widget's state, with the traces and the layout as they are now."""
-        with self.lock:
-            if key is None and hasattr(self, "_data") and hasattr(self, "_layout_obj"):
-                # Assigning the traits would send a message; the values alone are wanted here.
-                self._trait_values["_widget_data"] = deepcopy(self._data)
-                self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
-            return super().get_state(key=key, drop_defaults=drop_defaults)
-
-    def _build_update_params_from_batch(self) -> Any:
-        """What one `drawing` sends: for each changed property a value for each changed trace.
-
-        Plotly leaves a hole where a trace's value of that property did not change. A page that is
-        still setting the figure up takes a hole for "remove this property", and names and colours
-        would be lost; so the present value is sent instead.
-        """
-        restyle, relayout, traces = super()._build_update_params_from_batch()
-        for path, values in restyle.items():
-            for position, number in enumerate(traces):
-                if values[position] is Undefined:
-                    values[position] = _value_at(self._data[number], path)
-        return restyle, relayout, traces
-
-    # Zooming, panning and clicks on the legend arrive through these, on whichever thread handles them.
-
-    def plotly_restyle(self, *args: Any, **kwargs: Any) -> None:
-        """As in plotly, under the figure's lock."""
-        with self.lock:
-            super().plotly_restyle(*args, **kwargs)
-
-    def plotly_relayout(self, *args: Any, **kwargs: Any) -> None:
-        """As in plotly, under the figure's lock."""
-        with self.lock:
-            super().plotly_relayout(*args, **kwargs)
-
-    def plotly_update(self, *args: Any, **kwargs: Any) -> None:
-        """As in plotly, under the figure's lock."""
-        with self.lock:
-            super().plotly_update(*args, **kwargs)
+    def extend(self, traces: Sequence[dict[str, Any]]) -> None:
+        """Add traces behind those that are there, as when a student comes."""
+        with self.drawing() as fig:
+            fig.add_traces(list(traces))
 
 
-def _value_at(trace: dict[str, Any], path: str) -> Any:
-    """The value of a property such as "line.color" in a trace's plain dictionary."""
-    value: Any = trace
-    for key in path.split("."):
-        if not isinstance(value, dict) or key not in value:
-            return Undefined
-        value = value[key]
-    return value
+class Paced(anywidget.AnyWidget):
+    """A widget that can be asked whether the page has drawn; its page's side calls `keepPace`."""
 
-
-_PULSE_JS = """
-export default {
-  render({ model, el }) {
-    el.style.display = "none";
-    const echo = () => requestAnimationFrame(() => {
-      model.set("seen", model.get("sent"));
-      model.save_changes();
-    });
-    model.on("change:sent", echo);
-    return () => model.off("change:sent", echo);
-  },
-};
-"""
-
-
-class Pulse(anywidget.AnyWidget):
-    """An invisible widget that tells when the page has drawn.
-
-    It must be shown beside the figures. The page answers in the order of the messages, after an
-    animation frame, so an answer means that everything sent before has been drawn.
-    """
-
-    _esm = _PULSE_JS
     sent = traitlets.Int(0).tag(sync=True)
     seen = traitlets.Int(0).tag(sync=True)
 
@@ -140,6 +137,9 @@ class Pulse(anywidget.AnyWidget):
     def wait(self, timeout: float = 1.0) -> float:
         """Ask the page and wait for its answer.
 
+        The page answers in the order of the messages, after an animation frame, so an answer means
+        that everything sent before has been drawn.
+
         Returns:
             The seconds it took, or infinity if nothing came within `timeout`: no page is open, its
             tab is hidden, or it is busy.
@@ -148,6 +148,12 @@ class Pulse(anywidget.AnyWidget):
         start = time.perf_counter()
         self.sent += 1
         return time.perf_counter() - start if self._answered.wait(timeout) else float("inf")
+
+
+class Pulse(Paced):
+    """An invisible `Paced` widget, to be shown beside figures."""
+
+    _esm = module("parts.js", "pulse.js")
 
 
 def answer_while_busy(widget: Any) -> None:

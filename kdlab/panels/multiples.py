@@ -46,8 +46,7 @@ class SmallMultiples:
         self._drawn = 0  # clouds that have their colours
         legend = [_legend_entry(*entry) for entry in looks.class_legend(self._class_names)]
         clouds = [self._cloud(number) for number in self._places]
-        self.figure = LiveFigure(data=[*clouds, *legend], layout=self._layout())
-        self.figure._config = {"displayModeBar": False, "responsive": True}
+        self.figure = LiveFigure([*clouds, *legend], self._layout())
 
     def extend(self, titles: Sequence[str], names: Sequence[str]) -> None:
         """Plots for networks that have come; the others make room."""
@@ -57,9 +56,9 @@ class SmallMultiples:
         titles = layout.pop("annotations")
         with self.figure.drawing() as figure:
             figure.update_layout(layout)
-            figure.layout.annotations = titles  # as a whole: the page takes no mixture of both ways
-        self._places += range(len(self.figure.data), len(self.figure.data) + len(names))
-        self.figure.extend([self._cloud(number) for number in range(first, len(self._names))])
+            figure.layout.annotations = titles
+            self._places += range(len(figure.data), len(figure.data) + len(names))
+            figure.add_traces([self._cloud(number) for number in range(first, len(self._names))])
         self._limit = 0.0  # the new axes have no range yet
 
     def _cloud(self, number: int) -> dict[str, Any]:

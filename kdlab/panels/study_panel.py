@@ -20,7 +20,6 @@ from kdlab.panels.painter import Painter, View
 from kdlab.panels.standing import Standings
 from kdlab.plots import theme
 
-_LOADED = 1.5  # seconds that a page which shows the desk may take until it shows the figures
 _FORGET = 5.0  # seconds after which a request that the study did not take up is no longer shown
 _REACHED = {
     "play": ("training", "preparing", "finished", "failed"),
@@ -58,7 +57,6 @@ class StudyPanel(widgets.VBox):
         self._code = "study.panel()"
         self._answered = 0
         self._outcomes: dict[int, bool] = {}
-        self._resend_at = float("inf")
         self._standings = Standings(study)
         self._described: tuple[Any, ...] = ()
         self._progress: dict[str, Any] = dict(study.board.latest("progress") or {})
@@ -71,8 +69,6 @@ class StudyPanel(widgets.VBox):
         self.caption.add_class("kd-caption")
         self.pulse = Pulse()
         figures = [self.curves.figure, self.embedding.figure]
-        for figure in figures:
-            figure.add_class("kd-figure")
         super().__init__(
             [self.desk, *figures, self.caption, self.pulse],
             layout=widgets.Layout(width="100%", max_width="1400px"),
@@ -116,9 +112,7 @@ class StudyPanel(widgets.VBox):
 
     def _do(self, message: dict[str, Any]) -> None:
         action = message["do"]
-        if action == "hello":
-            self._resend_at = time.monotonic() + _LOADED
-        elif action == "dismiss":
+        if action == "dismiss":
             with self._lock:
                 del self._errors[int(message["index"]) : int(message["index"]) + 1]
         elif action == "set":
@@ -224,12 +218,7 @@ class StudyPanel(widgets.VBox):
         caption = escape(self.embedding.caption)
         if self.caption.value != caption:
             self.caption.value = caption
-        if time.monotonic() > self._resend_at:
-            self._resend_at = float("inf")
-            self.curves.resend()
-            return 0.0
-        waiting = self._requested or self._asked or self._resend_at < float("inf")
-        return 0.3 if waiting else None
+        return 0.3 if self._requested or self._asked else None
 
     def _update_desk(self) -> None:
         live = self._live(self._seed())
