@@ -5,7 +5,8 @@ What can be read: `linear_probe`, `factor_probe`; how things lie: `embed`, `neig
 `logit_decomposition`, `logit_history`, `logit_gradients`, `calibration`, `fidelity`; what each loss
 wants: `pull`, `pull_arrows`; how training went: `learning_curves`. The plain functions are in
 `kdlab.probes.metrics`, an estimator for scikit-learn is `LinearProbe`. Results are tables
-(`to_frame`), files (`save`, `load_result`), sentences (`summary`) and figures (`plot`).
+(`to_frame`), files (`save`, `load_result`), sentences (`summary`) and figures (`plot`). `watched`
+tells how far a long one is, and can end it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from kdlab.probes.linear import LinearProbeResult, linear_probe
 from kdlab.probes.logit_history import LogitHistory, logit_history
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
 from kdlab.probes.neighbours import Neighbours, neighbours
+from kdlab.probes.progress import Cancelled, watched
 from kdlab.probes.pull import Pull, pull
 from kdlab.probes.representation import Representation, measure
 from kdlab.probes.result import Result, load_result
@@ -47,6 +49,7 @@ __all__ = [
     "AttentionMaps",
     "Attributions",
     "Calibration",
+    "Cancelled",
     "Embedding",
     "FactorProbe",
     "Fidelity",
@@ -94,6 +97,7 @@ __all__ = [
     "term_gradients",
     "tsne",
     "untrained_twin",
+    "watched",
 ]
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.agreement import chance_levels, compare_maps, relative, same_grid
+from kdlab.probes.progress import measurement, steps
 from kdlab.probes.representation import AS_GIVEN, Representation, measure
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
-from kdlab.probes.words import absent, listed
+from kdlab.probes.words import absent, at_epoch, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +141,7 @@ class AttentionMaps(Result):
         )
 
 
+@measurement
 def attention_maps(
     source: Any,
     samples: Sequence[int] | None = None,
@@ -194,9 +196,9 @@ def attention_maps(
     raw: dict[tuple[str, int, str], np.ndarray] = {}
     stage_names: dict[str, tuple[str, ...]] = {}
     predicted: dict[str, np.ndarray] = {}
-    for name in networks:
+    for name in steps(networks, "{}", share=0.6):
         said = {}
-        for epoch in there[name]:
+        for epoch in steps(there[name], at_epoch):
             if ask:
                 rows = np.arange(len(shown))
                 if name not in src.teachers or epoch == there[name][0]:  # a teacher is the same everywhere
@@ -248,7 +250,7 @@ def _places(
 ) -> tuple[np.ndarray, bool]:
     """Places among the evaluation pictures, and whether the networks must be asked for their maps."""
     counts = []
-    for name, epoch in chosen:
+    for name, epoch in steps(chosen, lambda one: one[0], share=0.3):
         kept = src.view(name, epoch, seed).attention
         if not kept:
             raise ConfigError(
@@ -287,7 +289,7 @@ def _compare(
     chance: dict[Any, float] = {}
     teacher = src.teachers[0] if src.teachers else ""
     theirs = stages.get(teacher, ())
-    for (name, epoch, stage), own in maps.items():
+    for (name, epoch, stage), own in steps(maps.items(), lambda one: f"agreement, {one[0][0]}"):
         if name in src.teachers or not theirs:
             continue
         from_end = len(stages[name]) - stages[name].index(stage)  # the deepest stages correspond

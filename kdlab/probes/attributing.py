@@ -25,6 +25,7 @@ from kdlab.probes.agreement import (
     merge,
     pointing_hits,
 )
+from kdlab.probes.progress import parts, steps
 from kdlab.probes.saliency import METHODS
 from kdlab.probes.sources import Source
 
@@ -80,7 +81,7 @@ class Asking:
         deltas: list[Tensor] = []
         changes: list[Tensor] = []
         size = max(1, min(_AT_ONCE, _AT_ONCE * 64 * 64 // int(np.prod(self.inputs.shape[2:]))))
-        for low in range(0, len(self.inputs), size):
+        for low in steps(range(0, len(self.inputs), size)):
             rows = slice(low, low + size)
             batch, wanted = self.inputs[rows].to(parameter.device), classes[rows].to(parameter.device)
             with saliency.in_words(name):
@@ -159,8 +160,11 @@ def agreement_of(
         scores.update({(name, epoch, comparison, measure): values for measure, values in found.items()})
 
     last = {name: max(when for who, when in explained if who == name) for name in students}
-    twins = _untrained(asking, asked, last, seed) if controls else {}
-    for (name, epoch), own in explained.items():
+    twins: dict[str, np.ndarray] = {}
+    if controls:
+        with parts({"untrained networks": 1, "": 1})("untrained networks"):
+            twins = _untrained(asking, asked, last, seed)
+    for (name, epoch), own in steps(explained.items(), lambda one: one[0][0], share=0.5):
         if name not in students:
             continue
         theirs = explained[teacher, epoch].maps
@@ -179,7 +183,7 @@ def agreement_of(
         if controls and others:
             keep(name, epoch, STUDENTS, merge([compare_maps(own.maps, other) for other in others]))
     if controls:
-        for name, when in last.items():
+        for name, when in steps(last.items(), lambda one: f"another seed, {one[0]}"):
             again = _other_seed(asking, asked, name, when, seed)
             if again is not None:
                 keep(name, when, SEED, compare_maps(explained[name, when].maps, again))
@@ -216,7 +220,7 @@ def _untrained(
         return {}
     known: dict[Any, np.ndarray] = {}
     out = {}
-    for name, when in last.items():
+    for name, when in steps(last.items(), lambda one: one[0]):
         net = saliency.ready(src.net(name, when, seed), name)
         kind = (type(net).__name__, tuple((k, tuple(v.shape)) for k, v in net.state_dict().items()))
         if kind not in known:

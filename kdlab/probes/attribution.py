@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from kdlab.errors import CheckpointError, ConfigError, unknown_name
-from kdlab.probes import saliency
+from kdlab.probes import progress, saliency
 from kdlab.probes.agreement import TEACHER, MapAgreement, relative, same_grid
 from kdlab.probes.attributing import Asking, Explained, agreement_of, pictures_of
+from kdlab.probes.progress import measurement, parts
 from kdlab.probes.result import Result
 from kdlab.probes.saliency import BASELINES, LEAST_STEPS, METHODS
 from kdlab.probes.sources import Source, as_source
-from kdlab.probes.words import absent, listed, percent, plural
+from kdlab.probes.words import absent, at_epoch, commas, listed, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,6 +155,7 @@ class Attributions(Result):
         )
 
 
+@measurement
 def attributions(
     source: Any,
     samples: Sequence[int] | None = None,
@@ -232,8 +234,9 @@ def attributions(
     explained: dict[tuple[str, int], Explained] = {}
     missing: list[tuple[str, int]] = []
     there = src.presence(networks, epochs, own_seed)
-    for name in networks:
-        for when in there[name]:
+    now = parts({METHODS[method]: len(epochs), "agreement": 1 + 2 * controls})
+    with now(METHODS[method]):
+        for name, when in progress.steps([(n, e) for n in networks for e in there[n]], _words):
             if name in src.teachers and when != there[name][0]:
                 explained[name, when] = explained[name, there[name][0]]
                 continue
@@ -251,7 +254,8 @@ def attributions(
     epochs = left or epochs[-1:]
     explained = {key: value for key, value in explained.items() if key[1] in epochs}
     networks = tuple(name for name in networks if any(key[0] == name for key in explained))
-    agreement = agreement_of(asking, explained, asked, networks, epochs, own_seed, controls)
+    with now("agreement"):
+        agreement = agreement_of(asking, explained, asked, networks, epochs, own_seed, controls)
 
     def every(name: str) -> dict[tuple[str, int], Any]:
         found = {key: getattr(value, name) for key, value in explained.items()}
@@ -282,6 +286,10 @@ def attributions(
         missing=tuple(missing),
         agreement=agreement,
     )
+
+
+def _words(key: tuple[str, int]) -> str:
+    return commas(key[0], at_epoch(key[1]))
 
 
 def _classes(

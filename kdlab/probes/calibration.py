@@ -14,6 +14,7 @@ from kdlab.probes import metrics
 from kdlab.probes.evaluate import check_parts
 from kdlab.probes.metrics.outputs import TEMPERATURES, bucket
 from kdlab.probes.outputs import logits_table, named_logits
+from kdlab.probes.progress import check, measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import as_source
@@ -172,6 +173,7 @@ class Calibration(Result):
         )
 
 
+@measurement
 def calibration(
     source: Any,
     *,
@@ -220,22 +222,17 @@ def calibration(
     labels = torch.from_numpy(src.target)
     fitting, test = (torch.from_numpy(np.flatnonzero(part)) for part in (src.fit, ~src.fit))
     with single_thread():
-        for s, seed in enumerate(seed_list):
-            presence = src.presence(networks, epoch_list, seed)
-            for e, epoch in enumerate(epoch_list):
-                for i, name in enumerate(networks):
-                    fixed = name in src.teachers
-                    if epoch not in presence[name] or (fixed and (s, e) != (0, 0)):
-                        continue
-                    at = (i, slice(None) if fixed else e, s)
-                    logits = torch.from_numpy(logits_table(src, name, epoch, seed))
-                    tau = metrics.optimal_temperature(logits[fitting], labels[fitting])
-                    temperature[at], at_limit[at] = tau, tau in TEMPERATURES
-                    for scaling, by in enumerate((1.0, tau)):
-                        found, table = _judge(logits[test] / by, labels[test], bins)
-                        for key, value in found.items():
-                            values[key][(*at, scaling)] = value
-                        counts[(*at, scaling)], hits[(*at, scaling)], sureness[(*at, scaling)] = table
+        for i, e, s in src.visits(networks, epoch_list, seed_list):
+            at = (i, slice(None) if networks[i] in src.teachers else e, s)
+            logits = torch.from_numpy(logits_table(src, networks[i], epoch_list[e], seed_list[s]))
+            tau = metrics.optimal_temperature(logits[fitting], labels[fitting])
+            temperature[at], at_limit[at] = tau, tau in TEMPERATURES
+            for scaling, by in enumerate((1.0, tau)):
+                check()
+                found, table = _judge(logits[test] / by, labels[test], bins)
+                for key, value in found.items():
+                    values[key][(*at, scaling)] = value
+                counts[(*at, scaling)], hits[(*at, scaling)], sureness[(*at, scaling)] = table
     n_fit, n_test = len(fitting), len(test)
     return Calibration(
         networks=networks,

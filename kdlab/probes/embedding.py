@@ -15,20 +15,19 @@ from kdlab.probes.maps import (
     SteadyMaps,
     discriminant,
     distances,
+    judged,
     movement,
-    neighbours_kept,
     plane,
-    rank_correlation,
     steady_tsne,
     trustworthiness,
 )
-from kdlab.probes.metrics import knn_purity
+from kdlab.probes.progress import measurement, parts, steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.threads import single_thread
 from kdlab.probes.tsne import ONE_THREAD_POINTS, check_pull
-from kdlab.probes.words import absent, listed, percent
+from kdlab.probes.words import absent, at_epoch, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,8 +155,7 @@ class Embedding(Result):
 
     @property
     def summary(self) -> str:
-        """One sentence: how far the classes lie apart in the features, and how near the picture is "
-        "to that."""
+        """One sentence: how far the classes lie apart in the features, and how near the map is to that."""
         there = np.isfinite(self.purity[-1])
         pairs = zip(self.networks, self.purity[-1], strict=True)
         said = [f"{name} {value:.2f}" for name, value in pairs if np.isfinite(value)]
@@ -185,6 +183,7 @@ class Embedding(Result):
         )
 
 
+@measurement
 def embed(
     source: Any,
     method: str = "tsne",
@@ -277,13 +276,24 @@ def _embed(
     present = [[n for n, name in enumerate(networks) if epoch in there[name]] for epoch in epoch_list]
     first = next((n for n in range(len(networks)) if all(n in own for own in present)), None)
     frames = []
-    for epoch, own in zip(epoch_list, present, strict=True):
-        reference = networks[own[0] if first is None else first]  # the same in all frames if one can be
-        names = [networks[n] for n in own]
-        frames.append(gather(src, names, reference, epoch, own_seed, ask.align, shown, ask.k))
+    now = parts({"aligning": 1, METHODS[ask.method]: 8 if ask.method == "tsne" else 1, "judging the map": 2})
+    with now("aligning"):
+        for epoch, own in steps(list(zip(epoch_list, present, strict=True)), lambda at: at_epoch(at[0])):
+            reference = networks[own[0] if first is None else first]  # the same in all frames if one can be
+            names = [networks[n] for n in own]
+            frames.append(gather(src, names, reference, epoch, own_seed, ask.align, shown, ask.k))
     features = [frame.features for frame in frames]  # each (N, n, q), of those who are there
-    maps = _maps(src, ask, features, frames[-1].known, present, own_seed)
+    with now(METHODS[ask.method]):
+        maps = _maps(src, ask, features, frames[-1].known, present, own_seed, epoch_list)
     labels, k = src.target[shown], ask.k
+    free = maps.free is not maps.frames and ask.pull > 0
+    trusted_free, judgements = [], []
+    with now("judging the map"):
+        for e, frame in steps(list(enumerate(frames)), lambda at: at_epoch(epoch_list[at[0]])):
+            judgements.append(judged(frame.features, frame.own, frame.nearest, maps.frames[e], labels))
+            if free:
+                x, flat = (np.concatenate(table) for table in (frame.features, maps.free[e]))
+                trusted_free.append(trustworthiness(x, flat, k))
 
     def spread(values: Sequence[Any], shape: tuple[int, ...] = (), empty: Any = np.nan) -> np.ndarray:
         """(E, N, ...) of values per epoch of those who are there."""
@@ -292,13 +302,9 @@ def _embed(
             full[e, own] = np.asarray(values[e])
         return full
 
-    def trust(flat: Sequence[np.ndarray]) -> np.ndarray:
-        pairs = zip(features, flat, strict=True)
-        return np.array([trustworthiness(np.concatenate(f), np.concatenate(c), k) for f, c in pairs])
-
     coordinates = spread(maps.frames, (len(shown), 2))
-    moved, trusted = movement(coordinates, maps.frames), trust(maps.frames)
-    free = maps.free is not maps.frames and ask.pull > 0
+    moved = movement(coordinates, maps.frames)
+    trusted = np.array([found["trustworthiness"] for found in judgements])
     if src.teachers:
         distance = spread([distances(frame) for frame in features], (len(shown),))
     else:
@@ -309,14 +315,12 @@ def _embed(
         for n, kind in zip(own, frame.kinds)
     }
     used = tuple(kinds.get(name, "none") for name in networks)
-    pairs = list(zip(frames, maps.frames, strict=True))
-    trusted_free = trust(maps.free) if free else trusted
     protocol = _protocol(ask, networks, src.teachers, used, len(shown))
     if free:
         protocol += (
             f" Each point is pulled to its place in the frame before (strength {ask.pull:g}): mean KL "
             f"{maps.divergence.mean():.3f}, {maps.free_divergence.mean():.3f} when the pull is let go; "
-            f"trustworthiness {trusted.mean():.4f} and {trusted_free.mean():.4f}."
+            f"trustworthiness {trusted.mean():.4f} and {np.mean(trusted_free):.4f}."
         )
     return Embedding(
         method=ask.method,
@@ -335,8 +339,8 @@ def _embed(
         predicted=spread([frame.top[:, :, 0] for frame in frames], (len(shown),), -1),
         displacement=moved,
         residual=np.sqrt(np.square(distance).mean(axis=2)),
-        purity=spread([[knn_purity(x, labels, k) for x in frame] for frame in features]),
-        purity_map=spread([[knn_purity(x, labels, k) for x in frame] for frame in maps.frames]),
+        purity=spread([found["purity"] for found in judgements]),
+        purity_map=spread([found["purity_map"] for found in judgements]),
         trustworthiness=trusted,
         divergence=maps.divergence,
         k=k,
@@ -344,15 +348,10 @@ def _embed(
         protocol=protocol + partly(networks, epoch_list, there),
         pull=ask.pull,
         divergence_free=maps.free_divergence,
-        trustworthiness_free=trusted_free,
+        trustworthiness_free=np.array(trusted_free) if free else trusted,
         displacement_free=movement(spread(maps.free, (len(shown), 2)), maps.free) if free else moved,
-        rank_correlation=spread(
-            [[rank_correlation(x, c) for x, c in zip(f.own, flat, strict=True)] for f, flat in pairs]
-        ),
-        kept_each=spread(
-            [[neighbours_kept(x, c) for x, c in zip(f.nearest, flat, strict=True)] for f, flat in pairs],
-            (len(shown),),
-        ).astype(np.float32),
+        rank_correlation=spread([found["rank_correlation"] for found in judgements]),
+        kept_each=spread([found["kept"] for found in judgements], (len(shown),)).astype(np.float32),
         distance=distance.astype(np.float32),
         nearest=spread([frame.nearest for frame in frames], (len(shown), k), -1).astype(np.int32),
         top=spread([frame.top for frame in frames], (len(shown), 3), -1).astype(np.int32),
@@ -371,10 +370,12 @@ def _maps(
     known: np.ndarray,
     present: list[list[int]],
     seed: int,
+    epochs: Sequence[int],
 ) -> SteadyMaps:
     """The map of every epoch by the method asked for."""
     if ask.method == "tsne":
-        return steady_tsne(features, present, bool(src.teachers), ask.perplexity, ask.backend, seed, ask.pull)
+        how = (ask.perplexity, ask.backend, seed, ask.pull, epochs)
+        return steady_tsne(features, present, bool(src.teachers), *how)
     if ask.method == "pca":
         flat = plane(features, bool(src.teachers))
     else:

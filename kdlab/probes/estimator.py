@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.evaluate import fit_chosen, standardisation
+from kdlab.probes.progress import measurement
 from kdlab.probes.ridge import fit_discriminant
 from kdlab.probes.softmax import fit_softmax
 from kdlab.probes.threads import single_thread
@@ -43,6 +44,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.l2 = l2
         self.random_state = random_state
 
+    @measurement
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to features X (n, p) and labels y (n,).
 

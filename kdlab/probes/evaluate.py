@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdlab.errors import ConfigError
+from kdlab.probes.progress import steps
 from kdlab.probes.ridge import fit_discriminant
 from kdlab.probes.softmax import L2_GRID, SoftmaxFit, Tables
 from kdlab.probes.threads import single_thread
@@ -66,7 +67,9 @@ def evaluate_tables(
     inner = _inner_part(target[fit], seed)
     out = {key: np.full(len(tables), np.nan) for key in ("accuracy", "nll", "l2")}
     known: dict[Hashable, _Trail] = {}
-    for places in _batches(tables, classes, chains if probe == "softmax" else None):
+    batches = _batches(tables, classes, chains if probe == "softmax" else None)
+    sizes = [sum(tables[place].size for place in places) for places in batches]
+    for places in steps(batches, lambda p: f"layers of {tables[p[0]].shape[1]} features", sizes=sizes):
         x = torch.from_numpy(np.stack([np.asarray(tables[place], dtype=np.float64) for place in places]))
         trails = None if chains is None else [known.get(chains[i]) for i in places]
         trails = trails if trails is not None and any(trails) else None
@@ -218,7 +221,7 @@ def _follow(
     trail = _Trail()
     alive = torch.arange(count)
     every, apart = Tables(x[:, inner], labels[inner], classes, rough=True), x[:, ~inner]
-    for l2 in L2_GRID:
+    for l2 in steps(L2_GRID, share=0.8):
         starts = [now.take(alive)] if trail.path else []
         if before is not None:
             earlier = SoftmaxFit.zeros(count, width, classes)

@@ -11,6 +11,7 @@ import numpy as np
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.evaluate import check_parts, evaluate_tables, work
 from kdlab.probes.linear import PROBES
+from kdlab.probes.progress import measurement, steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
@@ -191,6 +192,7 @@ class FactorProbe(Result):
         )
 
 
+@measurement
 def factor_probe(
     source: Any,
     target: Any = None,
@@ -247,7 +249,7 @@ def factor_probe(
     shape = (len(networks), len(epoch_list), len(names), len(labels), len(seed_list))
     accuracy = np.full(shape, np.nan)
     chains = [(n, layer, s) for n, _, layer, s in places]
-    for f, y in enumerate(labels.values()):
+    for f, (_, y) in enumerate(steps(labels.items(), lambda one: one[0])):
         scores = evaluate_tables(tables, y, src.fit, probe=probe, seed=split_seed, chains=chains)
         for (net, e, layer, s), value in zip(places, scores.accuracy, strict=True):
             when = slice(None) if networks[net] in src.teachers else e  # a teacher does not change

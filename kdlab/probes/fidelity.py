@@ -20,10 +20,11 @@ from kdlab.probes.outputs import (
     named_logits,
     pair_tables,
 )
+from kdlab.probes.progress import check, measurement, steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
-from kdlab.probes.words import absent, listed, mean_over_seeds, percent, plural
+from kdlab.probes.words import absent, at_epoch, listed, mean_over_seeds, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,6 +191,7 @@ class Fidelity(Result):
         )
 
 
+@measurement
 def fidelity(
     source: Any,
     *,
@@ -256,9 +258,9 @@ def fidelity(
     parts = [np.flatnonzero(src.fit), np.flatnonzero(~src.fit)]
     presence = {seed: src.presence(chosen, epoch_list, seed) for seed in seed_list}
     classes = 0
-    for e, epoch in enumerate(epoch_list):
+    for e, epoch in steps(list(enumerate(epoch_list)), lambda at: at_epoch(at[1])):
         logits: dict[tuple[str, int], np.ndarray] = {}
-        for s, seed in enumerate(seed_list):
+        for s, seed in steps(list(enumerate(seed_list)), share=0.8):
             there = [name for name in chosen if epoch in presence[seed][name]]
             own = _logits(src, there, epoch, seed)
             logits |= {(name, s): own[name] for name in there if name not in src.teachers}
@@ -268,6 +270,7 @@ def fidelity(
             names = [name for name in networks if name in own or name == ENSEMBLE]
             places = np.array([networks.index(name) for name in names], dtype=np.int64)
             for p, part in enumerate(parts):
+                check()
                 cut = {k: v[part] for k, v in own.items()}
                 found = pair_tables(*_log_probabilities(cut, names, src.teachers, taus), src.target[part])
                 quadrants[e, s, p][np.ix_(places, places)] = found.pop("quadrants")
@@ -276,11 +279,11 @@ def fidelity(
                     tables["kl"][t, e, s, p][np.ix_(places, places)] = table
                 for key, table in found.items():
                     tables[key][e, s, p][np.ix_(places, places)] = table
-        for j, name in enumerate(networks):
-            several = [logits[name, s] for s in range(len(seed_list)) if (name, s) in logits]
-            if len(several) > 1:
+        for j, name in steps(list(enumerate(networks))):
+            own_seeds = [logits[name, s] for s in range(len(seed_list)) if (name, s) in logits]
+            if len(own_seeds) > 1:
                 for p, part in enumerate(parts):
-                    seed_agreement[e, p, j], seed_kl[:, e, p, j] = _seeds([x[part] for x in several], taus)
+                    seed_agreement[e, p, j], seed_kl[:, e, p, j] = _seeds([x[part] for x in own_seeds], taus)
     return Fidelity(
         networks=networks,
         references=references,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
-from kdlab.errors import ConfigError, unknown_name
+from kdlab.errors import ConfigError
 from kdlab.probes import metrics
 from kdlab.probes.metrics.checks import MIN_SAMPLES
+from kdlab.probes.progress import check, measurement, steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
+from kdlab.probes.tables import collect
 from kdlab.probes.threads import single_thread
-from kdlab.probes.words import absent, listed, mean_over_seeds, plural
+from kdlab.probes.words import absent, at_epoch, commas, listed, mean_over_seeds, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,6 +162,7 @@ class Geometry(Result):
         )
 
 
+@measurement
 def geometry(
     source: Any,
     *,
@@ -206,7 +209,7 @@ def geometry(
     networks = src.choose_networks(students)
     seed_list = src.choose_seeds(seeds, networks)
     epoch_list = src.choose_epochs(epochs, seed_list, networks)
-    tables, names = _collect(src, networks, epoch_list, seed_list, layers)
+    places, tables, names = collect(src, networks, epoch_list, seed_list, layers, without="stage")
     shuffled = labels.copy()
     generator = np.random.default_rng(permutation_seed)
     for part in keep:
@@ -217,16 +220,22 @@ def geometry(
     permuted = {name: np.full((shape[0], *shape[2:]), np.nan) for name in MEASURES}
     widths = np.zeros((shape[0], shape[2]), dtype=np.int64)
     notes: dict[str, None] = {}
-    latest = {(i, s): e for i, e, s, _ in tables}  # in order of epochs, so that the last one stays
-    for (i, e, s, layer), table in tables.items():
+    latest = {(i, s): e for i, e, _, s in places}  # in order of epochs, so that the last one stays
+
+    def words(at: tuple[tuple[int, int, str, int], np.ndarray]) -> str:
+        i, e, layer, _ = at[0]
+        when = "" if networks[i] in src.teachers else at_epoch(epoch_list[e])
+        return commas(networks[i], layer, when)
+
+    for at, table in steps(list(zip(places, tables, strict=True)), words):
+        i, e, layer, s = at
         k = names.index(layer)
         view = src.view(networks[i], epoch_list[e], seed_list[s])
         linear = _rows(view, table, present) if layer == "embedding" else None
         widths[i, k] = table.shape[1]
         fixed = networks[i] in src.teachers
         epochs_of: slice | int = slice(None) if fixed else e
-        where = f"{networks[i]}, {layer}"
-        where += "" if fixed or epoch_list[e] == AS_GIVEN else f", epoch {epoch_list[e]}"
+        where = words((at, table))
         x = np.asarray(table, dtype=np.float64)
         if not np.isfinite(x).all():
             raise ConfigError(
@@ -276,52 +285,6 @@ def _common(src: Source) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
                 "needs more pictures than classes in each part, and at least 4."
             )
     return (keep[0], keep[1]), present
-
-
-def _collect(
-    src: Source,
-    networks: Sequence[str],
-    epochs: Sequence[int],
-    seeds: Sequence[int],
-    layers: str | Iterable[str],
-) -> tuple[dict[tuple[int, int, int, str], np.ndarray], list[str]]:
-    """(network, epoch, seed, layer) -> features, and the layers in order of depth."""
-    everything = isinstance(layers, str) and layers == "all"
-    wanted = [layers] if isinstance(layers, str) else list(layers)
-    tables: dict[tuple[int, int, int, str], np.ndarray] = {}
-    known: list[str] = []
-    for s, seed in enumerate(seeds):
-        presence = src.presence(networks, epochs, seed)
-        for e, epoch in enumerate(epochs):
-            for i, name in enumerate(networks):
-                if epoch not in presence[name] or (name in src.teachers and (s, e) != (0, 0)):
-                    continue
-                view = src.view(name, epoch, seed)
-                own = dict(view.stages)
-                if view.embedding is not None:
-                    own["embedding"] = view.embedding
-                known += [layer for layer in own if layer not in known]
-                if everything:
-                    _drop_double(own)
-                tables |= {(i, e, s, layer): x for layer, x in own.items() if everything or layer in wanted}
-    if not everything:
-        for layer in wanted:
-            if layer not in known:
-                raise unknown_name("layer", layer, known)
-    shown = {layer for *_, layer in tables}
-    if not shown:
-        raise ConfigError("None of these networks shows features at these epochs.")
-    order = sorted(known, key=lambda layer: (layer == "embedding", known.index(layer)))
-    return tables, [layer for layer in order if layer in shown]
-
-
-def _drop_double(layers: dict[str, np.ndarray]) -> None:
-    """Leave the last stage out where its average is the embedding, as in most networks."""
-    stages = [name for name in layers if name != "embedding"]
-    if "embedding" in layers and stages:
-        last, embedding = layers[stages[-1]], layers["embedding"]
-        if last.shape == embedding.shape and np.allclose(last, embedding, rtol=1e-3, atol=1e-4):
-            del layers[stages[-1]]
 
 
 def _rows(view: Any, table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -380,6 +343,7 @@ def _measure(
         ("participation_ratio", metrics.participation_ratio, ()),
     ]
     for name, function, more in wanted:
+        check()
         try:
             found = function(points, *more)
             out |= found if isinstance(found, dict) else {name: found}

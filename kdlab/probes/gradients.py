@@ -21,6 +21,7 @@ from kdlab.probes.logits import (
     logit_source,
     read_logits,
 )
+from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.words import absent, listed, plural
@@ -139,6 +140,7 @@ class LogitGradients(Result):
         )
 
 
+@measurement
 def logit_gradients(
     source: Any,
     samples: Sequence[int] | None = None,

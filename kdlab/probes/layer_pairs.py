@@ -10,8 +10,11 @@ import numpy as np
 
 from kdlab.errors import ConfigError, StudyError, unknown_name
 from kdlab.probes.metrics.pairs import Layers, compare, prepare
+from kdlab.probes.progress import steps
 from kdlab.probes.representation import AS_GIVEN, measure
 from kdlab.probes.sources import Source
+from kdlab.probes.tables import is_doubled, layers_of
+from kdlab.probes.words import at_epoch
 
 Pair = tuple[str, str]
 _TWIN_PICTURES = 512  # for the BatchNorm statistics of an untrained twin
@@ -42,8 +45,8 @@ class Compared:
         """(E, S, L, M)."""
         shape = [len(self._know(name)) for name in pair]
         out = np.full((len(self.epochs), len(self.seeds), *shape), np.nan)
-        for s, seed in enumerate(self.seeds):
-            for e, epoch in enumerate(self.epochs):
+        for s, seed in steps(list(enumerate(self.seeds))):
+            for e, epoch in steps(list(enumerate(self.epochs)), lambda at: at_epoch(at[1])):
                 sides = self._sides(pair, epoch, seed)
                 if sides is not None:
                     out[e, s] = compare(*sides)
@@ -112,7 +115,7 @@ class Compared:
         left, right = pair
         found = []
         if right in self.src.students:
-            for own in self.seeds:
+            for own in steps(self.seeds):
                 if 0 in self.src.epochs(own, right):
                     before = self._prepared(right, 0, own)
                     at = 0 if left == right else self._left_epoch(pair, epoch, own)
@@ -145,7 +148,7 @@ class Compared:
             return None
         width = len(self.names[name])
         out = np.full((len(self.epochs), width, width), np.nan)
-        for e, epoch in enumerate(self.epochs):
+        for e, epoch in steps(list(enumerate(self.epochs)), lambda at: at_epoch(at[1])):
             there = [seed for seed in seeds if epoch in self.src.epochs(seed, name)]
             found = [
                 compare(self._prepared(name, epoch, a), self._prepared(name, epoch, b))
@@ -162,7 +165,7 @@ class Compared:
         if sides is None:
             raise ConfigError(f"{pair[0]!r} and {pair[1]!r} have no epoch in common.")
         generator, total = np.random.default_rng(0), []
-        for _ in range(permutations):
+        for _ in steps(range(permutations)):
             order = generator.permutation(sides[1].n)
             if self.metric == "cka_minibatch":  # other batches, so prepared anew
                 view = self.src.view(pair[1], epoch, seed)
@@ -177,9 +180,7 @@ def choose_layers(
     view: Any, wanted: Sequence[str] | None, known: Sequence[str] | None, name: str
 ) -> dict[str, np.ndarray]:
     """The layers to compare, shallow to deep; the same ones at every epoch."""
-    every = dict(view.stages)
-    if view.embedding is not None:
-        every["embedding"] = view.embedding
+    every = layers_of(view)
     for layer in wanted or ():
         if layer not in every:
             raise unknown_name(f"layer of {name!r}", layer, every)
@@ -187,11 +188,8 @@ def choose_layers(
         return {layer: every[layer] for layer in known}
     if wanted is not None:
         return {layer: table for layer, table in every.items() if layer in wanted}
-    if len(every) > 1 and "embedding" in every:
-        last = list(view.stages.values())[-1]
-        same = last.shape == every["embedding"].shape
-        if same and np.allclose(last, every["embedding"], rtol=1e-3, atol=1e-4):
-            del every["embedding"]
+    if is_doubled(every):
+        del every["embedding"]
     if not every:
         raise ConfigError(f"{name!r} shows no layer to compare.")
     return every

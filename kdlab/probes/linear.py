@@ -18,6 +18,7 @@ from kdlab.probes.controls import (
 )
 from kdlab.probes.evaluate import check_parts, evaluate_tables, work
 from kdlab.probes.metrics import knn_purity
+from kdlab.probes.progress import measurement, parts, steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
@@ -164,6 +165,7 @@ class LinearProbeResult(Result):
         return f" The same networks untrained give {listed(said)}." if said else ""
 
 
+@measurement
 def linear_probe(
     source: Any,
     target: Any = None,
@@ -223,7 +225,8 @@ def linear_probe(
     pixels = raw_pixels(src)
     labels = random_labels(control, src, pixels, split_seed)
     places, tables, names = collect(src, networks, epoch_list, seed_list, layers)
-    bare = _untrained(src, networks, seed_list, names) if untrained else {}
+    with parts({"untrained networks": 1 if untrained else 0, "": 3})("untrained networks"):
+        bare = _untrained(src, networks, seed_list, names) if untrained else {}
     reduced, extra = tables, [*bare.values(), *([] if pixels is None else [pixels])]
     if dimension is not None:
         every = reduce_dimension([*tables, *extra], src.fit, dimension)
@@ -241,20 +244,35 @@ def linear_probe(
         return full
 
     chains = [(n, layer, s) for n, _, layer, s in places]
-    own = evaluate_tables(reduced, src.target, src.fit, probe=probe, seed=split_seed, chains=chains)
-    beside = evaluate_tables(extra, src.target, src.fit, probe=probe, seed=split_seed).accuracy
+    size = sum(table.size for table in reduced)
+    now = parts(
+        {
+            "fitting probes": size,
+            "probes of controls": sum(table.size for table in extra),
+            "probes of random labels": 0 if labels is None else size,
+            "neighbours": size / 5 if purity else 0,
+        }
+    )
+    with now("fitting probes"):
+        own = evaluate_tables(reduced, src.target, src.fit, probe=probe, seed=split_seed, chains=chains)
+    with now("probes of controls"):
+        beside = evaluate_tables(extra, src.target, src.fit, probe=probe, seed=split_seed).accuracy
     twins = np.full((len(networks), len(names), len(seed_list)), np.nan)
     for (n, layer, s), value in zip(bare, beside, strict=False):
         twins[n, names.index(layer), s] = value
     control_scores, control_chance = None, float("nan")
     if labels is not None:
-        control_scores = spread(
-            evaluate_tables(reduced, labels, src.fit, probe=probe, seed=split_seed, chains=chains).accuracy
-        )
+        with now("probes of random labels"):
+            other = evaluate_tables(reduced, labels, src.fit, probe=probe, seed=split_seed, chains=chains)
+        control_scores = spread(other.accuracy)
         counts = np.bincount(labels[~src.fit])
         control_chance = float(counts.max() / counts.sum())
     n_fit, n_test = int(src.fit.sum()), int((~src.fit).sum())
     truth, neighbours = src.target[~src.fit], min(_NEIGHBOURS, n_test - 1)
+    near = None
+    if purity:
+        with now("neighbours"):
+            near = spread(np.array([knn_purity(x[~src.fit], truth, neighbours) for x in steps(tables)]))
     counts = np.bincount(truth)
     accuracy = spread(own.accuracy)
     low, high = wilson(accuracy, n_test)
@@ -273,9 +291,7 @@ def linear_probe(
         control=control_scores,
         control_chance=control_chance,
         untrained=twins if untrained else None,
-        purity=spread(np.array([knn_purity(x[~src.fit], truth, neighbours) for x in tables]))
-        if purity
-        else None,
+        purity=near,
         purity_chance=float((counts * (counts - 1)).sum() / (n_test * (n_test - 1))),
         pixels=float("nan") if pixels is None else float(beside[-1]),
         chance=src.chance,
@@ -292,8 +308,8 @@ def _untrained(
 ) -> dict[tuple[int, str, int], np.ndarray]:
     """Tables of the untrained twins, by place of the network, layer, and place of the seed."""
     out: dict[tuple[int, str, int], np.ndarray] = {}
-    for n, name in enumerate(networks):
-        for s, seed in enumerate(seeds):
+    for n, name in steps(list(enumerate(networks)), lambda at: at[1]):
+        for s, seed in steps(list(enumerate(seeds))):
             if (s and name in src.teachers) or (name in src.students and not src.epochs(seed, name)):
                 continue
             every = untrained_layers(src, name, seed)

@@ -18,6 +18,7 @@ from kdlab.probes.logits import (
     logit_source,
     read_logits,
 )
+from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.words import listed, mean_over_seeds, percent, plural, spread_over_seeds
@@ -137,6 +138,7 @@ class LogitHistory(Result):
         )
 
 
+@measurement
 def logit_history(
     source: Any,
     samples: Sequence[int] | None = None,
@@ -178,23 +180,20 @@ def logit_history(
     theirs = read_logits(src, src.teachers[0], own_epochs[-1], own_seeds[0], shown)
     said = theirs.argmax(axis=1)
     surely = float("nan")
-    for r, seed in enumerate(own_seeds):
-        there = src.presence(names, own_epochs, seed)
-        for s, name in enumerate(names):
-            for epoch in there[name]:
-                at = s, own_epochs.index(epoch), r
-                own = read_logits(src, name, epoch, seed, shown)
-                check_widths(own, theirs)
-                parts = decomposed(own[None], theirs, labels, temperature)
-                for part, table in means.items():
-                    table[at] = parts[part][0].mean()
-                for part, per_class in by_class.items():
-                    per_class[at] = of_class @ parts[part][0]
-                surely = float(parts["teacher_target"][0].mean())
-                answer = own.argmax(axis=1)
-                number = 2 * (said != labels) + (answer != labels)
-                quadrants[at] = np.bincount(number, minlength=4) / len(labels)
-                agreement[at] = (answer == said).mean()
+    for at in src.visits(names, own_epochs, own_seeds):
+        s, e, r = at
+        own = read_logits(src, names[s], own_epochs[e], own_seeds[r], shown)
+        check_widths(own, theirs)
+        parts = decomposed(own[None], theirs, labels, temperature)
+        for part, table in means.items():
+            table[at] = parts[part][0].mean()
+        for part, per_class in by_class.items():
+            per_class[at] = of_class @ parts[part][0]
+        surely = float(parts["teacher_target"][0].mean())
+        answer = own.argmax(axis=1)
+        number = 2 * (said != labels) + (answer != labels)
+        quadrants[at] = np.bincount(number, minlength=4) / len(labels)
+        agreement[at] = (answer == said).mean()
     return LogitHistory(
         students=names,
         roster=src.students,

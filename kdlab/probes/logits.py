@@ -11,6 +11,7 @@ import torch
 
 from kdlab.errors import ConfigError
 from kdlab.probes.outputs import log_softmax, logits_table, named_logits
+from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
@@ -171,6 +172,7 @@ class LogitDecomposition(Result):
         )
 
 
+@measurement
 def logit_decomposition(
     source: Any,
     samples: Sequence[int] | None = None,

@@ -11,9 +11,12 @@ import torch
 
 from kdlab.errors import ConfigError
 from kdlab.probes.alignment import rigid
+from kdlab.probes.metrics import knn_purity
 from kdlab.probes.metrics.classes import nearest
+from kdlab.probes.progress import parts, steps
 from kdlab.probes.threads import svd
 from kdlab.probes.tsne import tsne
+from kdlab.probes.words import at_epoch
 
 _FIRST, _PULLED, _LET_GO = 150, 100, 100  # iterations; more change the divergence by less than 1 %
 _RANKED = 1000  # pictures whose distances are ranked, which is half a million pairs
@@ -42,6 +45,7 @@ def steady_tsne(
     backend: str,
     seed: int,
     pull: float = 0.0,
+    epochs: Sequence[int] | None = None,
 ) -> SteadyMaps:
     """A joint t-SNE per epoch that stays in place, with nearly the KL divergence of a fit from scratch.
 
@@ -57,12 +61,14 @@ def steady_tsne(
         features: per epoch (N, n, q), of the networks that have a snapshot of it.
         present: per epoch which networks these are; a teacher is the first, everywhere.
         pull: strength, see `kdlab.probes.tsne.tsne`; 0 is none.
+        epochs: their numbers, for who watches.
     """
     count, width = features[0].shape[1:]
     tables = [table.reshape(-1, width) for table in features]
     options: dict[str, Any] = {"backend": backend, "seed": seed}
     if has_teacher:
-        home, _ = tsne(features[0][0], perplexity=perplexity, **options)
+        with parts({"the teacher's map": 2, "": len(tables)})("the teacher's map"):
+            home, _ = tsne(features[0][0], perplexity=perplexity, **options)
         starts = [_beside_teacher(table, count, home) for table in tables]
         first = _FIRST
     else:
@@ -73,15 +79,20 @@ def steady_tsne(
     free: list[np.ndarray] = []
     divergence, free_divergence = np.zeros(len(tables)), np.zeros(len(tables))
     most = max(len(own) for own in present)
-    for e, (table, start) in enumerate(zip(tables, starts, strict=True)):
+    numbers = range(len(tables)) if epochs is None else epochs
+    for e, _ in steps(list(enumerate(numbers)), lambda at: at_epoch(at[1])):
+        table, start = tables[e], starts[e]
         fits = perplexity if len(present[e]) == most else min(perplexity, (len(table) - 1) / 3)
         how = {**options, "perplexity": fits}
         hold = _places(frames[-1], present[e - 1], present[e]) if frames and pull > 0 else None
-        steps = first if hold is None or not has_teacher else _PULLED
-        flat, divergence[e] = tsne(table, start=start, iterations=steps, hold=hold, pull=pull, **how)
+        iterations = first if hold is None or not has_teacher else _PULLED
+        now = parts({"": iterations, "without the pull": 0 if hold is None else _LET_GO})
+        with now(""):
+            flat, divergence[e] = tsne(table, start=start, iterations=iterations, hold=hold, pull=pull, **how)
         loose, free_divergence[e] = flat, divergence[e]
         if hold is not None:
-            loose, free_divergence[e] = tsne(table, start=flat, iterations=_LET_GO, **how)
+            with now("without the pull"):
+                loose, free_divergence[e] = tsne(table, start=flat, iterations=_LET_GO, **how)
         for kept, new in ((frames, flat), (free, loose)):
             frame = new.reshape(-1, count, 2)
             kept.append(_onto(frame, present[e], kept[-1], present[e - 1], has_teacher) if kept else frame)
@@ -164,7 +175,7 @@ def trustworthiness(x: np.ndarray, y: np.ndarray, k: int) -> float:
         return float("nan")
     table, found = torch.from_numpy(np.asarray(x, np.float64)), nearest(torch.from_numpy(y).double(), k)
     cost = 0
-    for start in range(0, n, 512):
+    for start in steps(range(0, n, 512)):
         part = torch.arange(start, min(start + 512, n))
         high = torch.cdist(table[part], table)
         high[torch.arange(len(part)), part] = -1.0  # the point itself is before all others
@@ -173,6 +184,29 @@ def trustworthiness(x: np.ndarray, y: np.ndarray, k: int) -> float:
             rank = (high < column[:, None]).sum(dim=1)
             cost += int((rank - k).clamp(min=0).sum())
     return 1.0 - cost * (2.0 / (n * k * (2.0 * n - 3.0 * k - 1.0)))
+
+
+def judged(
+    features: np.ndarray, own: Sequence[np.ndarray], near: np.ndarray, flat: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """How far one frame of a map can be trusted.
+
+    Args:
+        features: (N, n, q) in the common space. own: (n, p) of each network as they are.
+        near: (N, n, k) the nearest in those. flat: (N, n, 2) the map. labels: (n,).
+
+    Returns:
+        trustworthiness; and of each network: purity, purity_map, rank_correlation, and kept (n,); see
+        `kdlab.probes.Embedding`.
+    """
+    k = near.shape[2]
+    out: dict[str, Any] = {key: [] for key in ("purity", "purity_map", "rank_correlation", "kept")}
+    for place in steps(range(len(flat)), share=0.7):
+        out["purity"].append(knn_purity(features[place], labels, k))
+        out["purity_map"].append(knn_purity(flat[place], labels, k))
+        out["kept"].append(neighbours_kept(near[place], flat[place]))
+        out["rank_correlation"].append(rank_correlation(own[place], flat[place]))
+    return {**out, "trustworthiness": trustworthiness(np.concatenate(features), np.concatenate(flat), k)}
 
 
 def neighbours_kept(near: np.ndarray, flat: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from kdlab.errors import ConfigError
 from kdlab.probes.embedding import Embedding
 from kdlab.probes.frames import table_of
+from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import as_source
@@ -94,6 +95,7 @@ class Neighbours(Result):
         return text
 
 
+@measurement
 def neighbours(
     source: Any,
     place: int,

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import ConfigError
+from kdlab.probes.progress import measurement, steps
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.term_gradients import EMBEDDING, LOGITS, term_gradients
-from kdlab.probes.words import listed, percent
+from kdlab.probes.words import at_epoch, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,6 +128,7 @@ class Pull(Result):
         )
 
 
+@measurement
 def pull(
     source: Any,
     *,
@@ -171,11 +173,11 @@ def pull(
     terms: dict[str, tuple[str, ...]] = {}
     places: dict[str, tuple[str, ...]] = {}
     missing: list[tuple[str, int]] = []
-    wanted = {name: _epochs(study, name, epochs, own_seed) for name in chosen}
+    wanted = {name: _epochs(study, name, epochs, own_seed) for name in steps(chosen, share=0.1)}
     every = sorted({epoch for own in wanted.values() for epoch in own})
-    for name in chosen:
+    for name in steps(chosen, "{}"):
         missing += [(name, epoch) for epoch in every if epoch not in wanted[name]]
-        for epoch, kept in wanted[name].items():
+        for epoch, kept in steps(wanted[name].items(), lambda one: at_epoch(one[0])):
             revived = study.revive(name, kept, own_seed)
             seen = term_gradients(
                 revived.net,

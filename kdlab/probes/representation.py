@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError
+from kdlab.probes.progress import steps
 
 AS_GIVEN = -1  # the "epoch" of networks and arrays that come without one
 
@@ -74,7 +75,7 @@ def measure(
     net.eval()
     parts: list[dict[str, Tensor]] = []
     try:
-        for start in range(0, n, batch_size):
+        for start in steps(range(0, n, batch_size)):
             places = np.arange(start, min(start + batch_size, n))
             seen = net.features(take(places).to(device))  # type: ignore[operator]
             part = {"embedding": seen.embedding, "logits": seen.logits}

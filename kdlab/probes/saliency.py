@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError
+from kdlab.probes import progress
 
 if TYPE_CHECKING:
     from kdlab.models.features import StagedNet
@@ -128,13 +130,15 @@ def integrated_gradients(
         at_once: pictures that go through the network together, which bounds the memory.
     """
     captum = _captum()
-    explain = captum.IntegratedGradients(_without_side_effects(net))
+    together = max(at_once, len(images))
+    passes = -(-steps // max(1, together // len(images)))
+    explain = captum.IntegratedGradients(_forward(net, passes))
     values = explain.attribute(
         images,
         baselines=baseline,
         target=target,
         n_steps=steps,
-        internal_batch_size=max(at_once, len(images)),
+        internal_batch_size=together,
     ).detach()
     with torch.no_grad():
         change = [net(x.clone()).gather(1, target[:, None])[:, 0] for x in (images, baseline)]
@@ -157,7 +161,8 @@ def occlusion(
     """
     captum = _captum()
     channels, height, width = images.shape[1:]
-    values = captum.Occlusion(_without_side_effects(net)).attribute(
+    passes = 1 + int(np.prod([1 + -(-max(size - window, 0) // stride) for size in (height, width)]))
+    values = captum.Occlusion(_forward(net, passes)).attribute(
         images,
         sliding_window_shapes=(channels, min(window, height), min(window, width)),
         strides=(channels, min(stride, height), min(stride, width)),
@@ -194,8 +199,15 @@ def in_words(name: str) -> Iterator[None]:
         ) from error
 
 
-def _without_side_effects(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda x: net(x.clone())  # a network may change its input in place
+def _forward(net: nn.Module, passes: int) -> Callable[[Tensor], Tensor]:
+    """`net` as captum may call it; each of so many passes is told to who watches."""
+    marks = progress.steps(range(passes))
+
+    def logits(x: Tensor) -> Tensor:
+        next(marks, None)
+        return net(x.clone())  # type: ignore[no-any-return]  # a network may change its input in place
+
+    return logits
 
 
 def _captum() -> Any:

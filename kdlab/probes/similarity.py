@@ -12,6 +12,7 @@ import torch
 from kdlab.errors import ConfigError, KDLabError, StudyError, unknown_name
 from kdlab.probes.layer_pairs import Compared, Pair, mean_known
 from kdlab.probes.metrics.pairs import DISTANCES, METRICS
+from kdlab.probes.progress import Cancelled, measurement, parts, steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
@@ -153,6 +154,7 @@ class Similarity(Result):
         return text.replace("-0.00", "0.00")
 
 
+@measurement
 def similarity(
     source: Any,
     metric: str = "cka",
@@ -213,20 +215,43 @@ def similarity(
     if not epoch_list:
         raise StudyError("There is no snapshot yet; train the study first (study.fit()).")
     work = Compared(src, metric, options, layers, against, epoch_list, seed_list)
-    values = {pair: work.values(pair) for pair in pairs}
+    beside = control and against not in ("first", "last")
+    rights = dict.fromkeys(right for _, right in pairs if right in src.students)
+    each = len(epoch_list) * len(seed_list)
+    now = parts(
+        {
+            "layers": each * len(pairs),
+            "untrained networks": 2 * len(pairs) * beside,
+            "two seeds": each * len(rights),
+            "chance": permutations * len(pairs) / 2 * control,
+        }
+    )
+
+    def words(pair: Pair) -> str:
+        return " and ".join(dict.fromkeys(pair))
+
+    with now("layers"):
+        values = {pair: work.values(pair) for pair in steps(pairs, words)}
     notes: list[str] = []
     untrained: dict[Pair, np.ndarray] = {}
-    if control and against not in ("first", "last"):
-        for pair in pairs:
+    with now("untrained networks"):
+        for pair in steps(pairs if beside else (), words):
             try:
                 untrained[pair] = work.untrained(pair)
+            except Cancelled:
+                raise
             except KDLabError as error:
                 notes.append(f"No untrained control of {pair[1]} ({str(error).rstrip('.')}).")
-    rights = dict.fromkeys(right for _, right in pairs if right in src.students)
-    second = {name: table for name in rights if (table := work.second_seed(name)) is not None}
+    with now("two seeds"):
+        second = {
+            name: table
+            for name in steps(rights if control else (), "{}")
+            if (table := work.second_seed(name)) is not None
+        }
     met = [pair for pair in pairs if np.isfinite(values[pair]).any()]
     notes += [f"{a} and {b} have no epoch in common." for a, b in pairs if (a, b) not in met]
-    chance = {pair: work.chance(pair, permutations) for pair in met} if control else {}
+    with now("chance"):
+        chance = {pair: work.chance(pair, permutations) for pair in steps(met if control else (), words)}
     return Similarity(
         metric=metric,
         against=against,
@@ -240,7 +265,7 @@ def similarity(
         n=len(src.target),
         protocol=" ".join([_protocol(work, pairs, permutations, control), *notes]),
         untrained=untrained,
-        second_seed=second if control else {},
+        second_seed=second,
         chance=chance,
     )
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import ConfigError
+from kdlab.probes.progress import check, measurement
 
 L2_GRID = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3)  # strong to weak: each is a warm start for the next
 _MEMORY = 10  # pairs that L-BFGS remembers
@@ -73,6 +74,7 @@ class SoftmaxFit:
         return self.take(torch.arange(len(self.bias)))
 
 
+@measurement
 def fit_softmax(
     x: Tensor,
     target: Tensor,
@@ -314,6 +316,7 @@ def _lbfgs(
     steps: list[tuple[Tensor, Tensor, Tensor]] = []
     iteration = 0
     while True:
+        check()
         # half the squared gradient is the gap, in coordinates where the Hessian is the identity
         done = 0.5 * gradient.square().sum(dim=(1, 2)) <= tolerance * value.clamp(max=problem.samples)
         best[alive], value_out[alive] = metric.weights(v), value

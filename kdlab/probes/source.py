@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError, StudyError, unknown_name
+from kdlab.probes.progress import steps
 from kdlab.probes.representation import AS_GIVEN
+from kdlab.probes.words import at_epoch, commas
 
 _CACHE_BYTES = 256 * 2**20
 
@@ -105,6 +107,28 @@ class Source:
             own = epochs if name in self.teachers else self.epochs(seed, name)
             out[name] = tuple(epoch for epoch in epochs if epoch in own)
         return out
+
+    def visits(
+        self, networks: Sequence[str], epochs: Sequence[int], seeds: Sequence[int], share: float = 1.0
+    ) -> Iterator[tuple[int, int, int]]:
+        """Places (network, epoch, seed) in the lists given of all snapshots there are; a teacher comes once.
+
+        In order of seeds, then of epochs; told to who watches as `share` of the step (`progress.steps`).
+        """
+        places = []
+        for s, seed in enumerate(seeds):
+            there = self.presence(networks, epochs, seed)
+            for e, epoch in enumerate(epochs):
+                for n, name in enumerate(networks):
+                    once = name not in self.teachers or (s, e) == (0, 0)
+                    if once and epoch in there[name]:
+                        places.append((n, e, s))
+
+        def words(place: tuple[int, int, int]) -> str:
+            n, e, s = place
+            return commas(networks[n], at_epoch(epochs[e]), f"seed {seeds[s]}" if len(seeds) > 1 else "")
+
+        return steps(places, words, share=share)
 
     def choose_networks(self, students: Iterable[str] | str | None, teachers: bool = True) -> tuple[str, ...]:
         """Teachers first, then the chosen students; an `UnknownNameError` for others."""

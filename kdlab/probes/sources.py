@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError, unknown_name
+from kdlab.probes.progress import steps
 from kdlab.probes.representation import AS_GIVEN, Representation, measure
 from kdlab.probes.source import Source, as_tuple
 
@@ -60,9 +61,10 @@ def as_source(
         raise ConfigError("There is no network to look at; give at least one.")
     pictures = _from_data(data, n) if data is not None else _from_images(images, target, fit, judged)
     labels = pictures["target"]
-    views = {
-        str(name): _as_view(str(name), value, pictures["take"], len(labels)) for name, value in named.items()
-    }
+    given: Iterable[tuple[Any, Any]] = named.items()
+    if any(isinstance(value, nn.Module) for value in named.values()):
+        given = steps(named.items(), lambda one: f"showing pictures to {one[0]}", share=0.4)
+    views = {str(name): _as_view(str(name), value, pictures["take"], len(labels)) for name, value in given}
     for name, view in views.items():
         _check_length(name, view, len(labels))
     teachers = () if teacher is None else as_tuple(teacher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,17 @@ def collect(
     epochs: Sequence[int],
     seeds: Sequence[int],
     layers: str | Iterable[str],
+    *,
+    without: str = "embedding",
+    share: float = 0.1,
 ) -> tuple[list[tuple[int, int, str, int]], list[np.ndarray], list[str]]:
     """Every feature table to be probed and its place; the layers in order of depth.
 
     Args:
-        layers: "all" (an embedding that is the average of the last stage is left out), or names.
+        layers: "all", or names.
+        without: which of the two "all" leaves out where the embedding is the average of the last stage:
+            the "embedding", or that "stage".
+        share: of the time, see `kdlab.probes.progress.steps`.
 
     Returns:
         (network, epoch, layer, seed) of each table, where all but the layer are places in the lists
@@ -41,23 +47,17 @@ def collect(
     tables: list[np.ndarray] = []
     order: list[str] = []
     known: list[str] = []
-    for s, seed in enumerate(seeds):
-        present = src.presence(networks, epochs, seed)
-        for e, epoch in enumerate(epochs):
-            for n, name in enumerate(networks):
-                is_teacher = name in src.teachers
-                if (is_teacher and (s, e) != (0, 0)) or epoch not in present[name]:
-                    continue
-                every = layers_of(src.view(name, epoch, seed))
-                known += [layer for layer in every if layer not in known]
-                chosen = every if wanted is None else {k: v for k, v in every.items() if k in wanted}
-                if wanted is None:
-                    _drop_double(chosen)
-                for layer, table in chosen.items():
-                    if layer not in order:
-                        order.append(layer)
-                    places.append((n, e, layer, s))
-                    tables.append(table)
+    for n, e, seed in src.visits(networks, epochs, seeds, share):
+        every = layers_of(src.view(networks[n], epochs[e], seeds[seed]))
+        known += [layer for layer in every if layer not in known]
+        chosen = every if wanted is None else {k: v for k, v in every.items() if k in wanted}
+        if wanted is None and is_doubled(chosen):
+            del chosen["embedding" if without == "embedding" else list(chosen)[-2]]
+        for layer, table in chosen.items():
+            if layer not in order:
+                order.append(layer)
+            places.append((n, e, layer, seed))
+            tables.append(table)
     for layer in wanted or ():
         if layer not in known:
             raise unknown_name("layer", layer, known)
@@ -67,13 +67,12 @@ def collect(
     return places, tables, order
 
 
-def _drop_double(layers: dict[str, np.ndarray]) -> None:
-    """Leave the embedding out where it is the average of the last stage, as in most networks."""
-    stages = [name for name in layers if name != "embedding"]
-    if "embedding" in layers and stages:
-        last, embedding = layers[stages[-1]], layers["embedding"]
-        if last.shape == embedding.shape and np.allclose(last, embedding, rtol=1e-3, atol=1e-4):
-            del layers["embedding"]
+def is_doubled(layers: Mapping[str, np.ndarray]) -> bool:
+    """Whether the embedding, the last of `layers`, is the average of the last stage, as in most networks."""
+    if "embedding" not in layers or len(layers) < 2:
+        return False
+    last, embedding = list(layers.values())[-2:]
+    return last.shape == embedding.shape and np.allclose(last, embedding, rtol=1e-3, atol=1e-4)
 
 
 def layers_of(view: Any) -> dict[str, np.ndarray]:

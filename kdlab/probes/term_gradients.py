@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import ConfigError
+from kdlab.probes.progress import check, measurement, steps
 
 if TYPE_CHECKING:
     from kdlab.methods import Method, Step
@@ -87,6 +88,7 @@ class TermGradients:
         return out
 
 
+@measurement
 def term_gradients(
     net: StagedNet,
     method: Method,
@@ -135,7 +137,7 @@ def term_gradients(
         at = None if where is None else where[rows]
         return Step(own, labels[rows], seen, classifiers, at, epoch, beside, pictures[rows])
 
-    for start in range(0, len(labels), batch_size):
+    for start in steps(range(0, len(labels), batch_size)):
         rows = slice(start, min(start + batch_size, len(labels)))
         if rows.stop - rows.start < 2 <= len(labels):
             break  # many terms compare pictures; a last one alone is left out
@@ -145,6 +147,7 @@ def term_gradients(
         size = rows.stop - rows.start
         tensors = _tensors(step.student, places)
         for name in active:
+            check()
             if not torch.isfinite(values[name]):
                 raise ConfigError(f"Term {name!r} is not finite on these pictures; the network has diverged.")
             factor = method.terms[name].factor(epoch) * size

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import ConfigError, unknown_name
+from kdlab.probes import progress
+from kdlab.probes.progress import measurement
 from kdlab.probes.threads import single_thread, svd
 
 BACKENDS = ("torch", "sklearn", "opentsne")
@@ -20,6 +22,7 @@ ONE_THREAD_POINTS = 1500  # up to which an iteration takes only some millisecond
 EXACT_LIMIT = 3000  # points; beyond, "auto" takes scikit-learn's Barnes-Hut
 
 
+@measurement
 def tsne(
     x: np.ndarray,
     *,
@@ -115,7 +118,7 @@ def _torch(
     if strength is not None:
         rate = min(rate, 1.0 / float(strength.max()))  # a step must not overshoot the place pulled to
     kernel, force = torch.empty_like(p), torch.empty_like(p)
-    for step in range(steps):
+    for step in progress.steps(range(steps)):
         if cold and step == exaggerated:
             rate = max(n / 4.0, 50.0)  # without exaggeration forces are that much weaker
         _student_kernel(y, kernel)
@@ -169,6 +172,7 @@ def joint_probabilities(x: Tensor, perplexity: float) -> Tensor:
     low, high = torch.zeros(n, 1), torch.full((n, 1), torch.inf)
     beta = torch.ones(n, 1)
     for _ in range(60):
+        progress.check()
         row = torch.mul(distance, -beta).exp_()
         total = row.sum(dim=1, keepdim=True)
         # entropy of p = row / total, from its first moment alone

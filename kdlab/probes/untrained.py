@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from kdlab.errors import ConfigError
+from kdlab.probes.progress import steps
 
 
 def untrained_twin(net: nn.Module, images: Tensor, seed: int = 0, *, batch_size: int = 256) -> nn.Module:
@@ -74,7 +75,8 @@ def _calibrate(net: nn.Module, images: Tensor, device: torch.device, batch_size:
         norm.momentum = None  # type: ignore[assignment]  # the plain average over batches
         norm.train()
     # parts of even size, as a last batch of one picture has no variance
-    for places in np.array_split(np.arange(len(images)), max(len(images) // max(batch_size, 2), 1)):
+    batches = np.array_split(np.arange(len(images)), max(len(images) // max(batch_size, 2), 1))
+    for places in steps(batches, share=0.5):
         net(images[torch.from_numpy(places)].to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdlab.probes.representation import AS_GIVEN
+
 
 def percent(share: float, digits: int = 1) -> str:
     """0.953 -> "95.3 %"."""
@@ -29,6 +31,16 @@ def listed(items: Sequence[str], last: str = "and") -> str:
     return (
         items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}" if items else "nothing"
     )
+
+
+def at_epoch(epoch: int) -> str:
+    """3 -> "epoch 3"; "" for networks given without a training."""
+    return "" if epoch == AS_GIVEN else f"epoch {epoch}"
+
+
+def commas(*words: str) -> str:
+    """("KD", "", "epoch 3") -> "KD, epoch 3"."""
+    return ", ".join(filter(None, words))
 
 
 def absent(names: Sequence[str]) -> str:

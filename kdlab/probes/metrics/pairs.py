@@ -25,6 +25,7 @@ from kdlab.probes.metrics.similarity import (
     leading,
     projection_weighted,
 )
+from kdlab.probes.progress import check
 
 METRICS: Mapping[str, str] = {
     "cka": "linear CKA",
@@ -275,6 +276,7 @@ def _values(left: Layers, right: Layers) -> np.ndarray:
     out = np.empty((len(left.bounds) - 1, len(right.bounds) - 1))
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
+            check()
             block = cross[
                 int(left.bounds[i]) : int(left.bounds[i + 1]), int(right.bounds[j]) : int(right.bounds[j + 1])
             ]
