@@ -126,13 +126,13 @@ class Paced(anywidget.AnyWidget):
     seen = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, **kwargs: Any) -> None:
-        self._answered = threading.Event()
+        self._beat = threading.Event()
         super().__init__(**kwargs)
         self.observe(self._on_seen, "seen")
 
     def _on_seen(self, change: Any) -> None:
         if change["new"] >= self.sent:
-            self._answered.set()
+            self._beat.set()
 
     def wait(self, timeout: float = 1.0) -> float:
         """Ask the page and wait for its answer.
@@ -144,10 +144,10 @@ class Paced(anywidget.AnyWidget):
             The seconds it took, or infinity if nothing came within `timeout`: no page is open, its
             tab is hidden, or it is busy.
         """
-        self._answered.clear()
+        self._beat.clear()
         start = time.perf_counter()
         self.sent += 1
-        return time.perf_counter() - start if self._answered.wait(timeout) else float("inf")
+        return time.perf_counter() - start if self._beat.wait(timeout) else float("inf")
 
 
 class Pulse(Paced):

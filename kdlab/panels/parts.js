@@ -101,7 +101,7 @@ function questions(model) {
     timer = setTimeout(() => (element.hidden = model.get("live").answered >= asked), PATIENCE);
     return asked;
   };
-  return { element, send, update: (live) => { if (live.answered >= asked) element.hidden = true; }, off: () => clearTimeout(timer) };
+  return { element, send, idle: () => model.get("live").answered >= asked, update: (live) => { if (live.answered >= asked) element.hidden = true; }, off: () => clearTimeout(timer) };
 }
 
 // Tell the kernel whether the page is light or dark; the plots' colours follow.

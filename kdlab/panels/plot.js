@@ -79,7 +79,11 @@ function plotArea(model, tag = "kd-figure") {
   return {
     element: div,
     update: (text) => { wanted = text || null; if (wanted) draw(); },
-    picture: (format) => lib?.toImage(div, { format, scale: format === "png" ? 2 : 1, width: div.offsetWidth, height: div.offsetHeight }),
+    picture: (format) => { // on paper of its own, which on the page shines through
+      const paper = document.body.dataset.jpThemeLight === "false" ? "#171a1f" : "#ffffff";
+      const figure = { data: div.data, layout: { ...div.layout, paper_bgcolor: paper } };
+      return lib?.toImage(figure, { format, scale: format === "png" ? 2 : 1, width: div.offsetWidth, height: div.offsetHeight });
+    },
     off: () => { gone = true; sized.disconnect(); if (div.data) lib?.purge(div); },
   };
 }

@@ -1,0 +1,33 @@
+"""What several panels of one study have in common: the epoch, the seed, the networks, the pictures chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import traitlets
+
+
+class Shared(traitlets.HasTraits):
+    """The choices that panels share; each panel watches them, and any panel may change them.
+
+    Attributes:
+        epoch: of the snapshots that are shown; None follows the newest.
+        seed: of the run that is shown; None for the latest.
+        students: those that are shown; () for all.
+        samples: places of the selected pictures among the evaluation pictures of the probe set, ascending.
+        sample: the one picture under the microscope.
+    """
+
+    epoch = traitlets.Int(None, allow_none=True)
+    seed = traitlets.Int(None, allow_none=True)
+    students = traitlets.Tuple()
+    samples = traitlets.Tuple()
+    sample = traitlets.Int(0)
+
+    def select(self, samples: Any) -> None:
+        """Choose pictures; the first comes under the microscope if the present one is not among them."""
+        chosen = tuple(sorted({int(place) for place in samples}))
+        with self.hold_trait_notifications():
+            self.samples = chosen
+            if chosen and self.sample not in chosen:
+                self.sample = chosen[0]
