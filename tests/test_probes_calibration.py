@@ -158,7 +158,7 @@ def test_gaps_where_students_come_and_go(of_fake: Calibration) -> None:
         (
             lambda: calibration({"a": np.zeros((18, 2))}, target=np.arange(18) % 3),
             ConfigError,
-            "labels from 0 to 2",
+            "Labels run from 0 to 2",
         ),
         (lambda: calibration({"a": np.zeros((8, 2))}, target=np.arange(9) % 2), ConfigError, "same samples"),
         (

@@ -126,6 +126,8 @@ class Source:
 
         def words(place: tuple[int, int, int]) -> str:
             n, e, s = place
+            if networks[n] in self.teachers:
+                return networks[n]
             return commas(networks[n], at_epoch(epochs[e]), f"seed {seeds[s]}" if len(seeds) > 1 else "")
 
         return steps(places, words, share=share)

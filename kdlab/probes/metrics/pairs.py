@@ -25,7 +25,7 @@ from kdlab.probes.metrics.similarity import (
     leading,
     projection_weighted,
 )
-from kdlab.probes.progress import check
+from kdlab.probes.progress import check, steps
 
 METRICS: Mapping[str, str] = {
     "cka": "linear CKA",
@@ -147,7 +147,9 @@ def prepare(
             own = _hsic1(own, squares.square().sum(dim=1), squares.sum(dim=1).square(), n)
     elif metric == "cka_rbf" and alive:
         pairs = [(m, name) for m, name in zip(alive, np.array(known)[live], strict=True)]
-        kernels = torch.stack([double_centred(gaussian_kernel(m, sigma_scale, name)) for m, name in pairs])
+        kernels = torch.stack(
+            [double_centred(gaussian_kernel(m, sigma_scale, name)) for m, name in steps(pairs, share=0.5)]
+        )
         kernels = kernels.reshape(len(alive), -1)
         kernels /= torch.linalg.norm(kernels, dim=1, keepdim=True)
     elif metric == "cka_minibatch" and alive:
