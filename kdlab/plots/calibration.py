@@ -8,7 +8,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
-from kdlab.plots.geometry import over_seeds, small_titles
+from kdlab.plots.bars import error_bars, over_seeds
 from kdlab.probes.calibration import MEASURES, SCALINGS, Calibration
 from kdlab.probes.representation import AS_GIVEN
 
@@ -91,7 +91,7 @@ def reliability(
     notes = [_notes(result, e, s, columns, lefts, tops) for e in range(last + 1)]
     fig.update_layout(annotations=notes[last], barmode="overlay", bargap=0.08)
     _axes(fig, result, blocks, columns)
-    small_titles(fig)
+    theme.small_titles(fig)
     layout: dict[str, Any] = {}
     with_slider = epoch_slider and last > 0
     if with_slider:
@@ -162,15 +162,8 @@ def _diagrams(result: Calibration, e: int, s: int, columns: int) -> list[tuple[A
                         y=y,
                         mode="markers",
                         marker=marker,
-                        error_y=dict(
-                            type="data",
-                            symmetric=False,
-                            visible=not scaling,
-                            array=high[at][filled] - y,
-                            arrayminus=y - low[at][filled],
-                            color=color,
-                            thickness=1.2,
-                            width=2,
+                        error_y=error_bars(
+                            y - low[at][filled], high[at][filled] - y, color, visible=not scaling
                         ),
                         customdata=np.stack([result.counts[at], low[at], high[at]], axis=1)[filled],
                         hovertemplate=f"{name}, {said}<br>sure of %{{x:.1%}}, right on %{{y:.1%}} "
@@ -293,15 +286,7 @@ def calibration(
                 marker=look.marker(9)
                 if own
                 else dict(symbol=f"{look.symbol}-open", size=9, color=look.color),
-                error_y=dict(
-                    type="data",
-                    symmetric=False,
-                    array=high[there],
-                    arrayminus=low[there],
-                    thickness=1.2,
-                    width=2,
-                    color=look.color,
-                ),
+                error_y=error_bars(low[there], high[there], look.color),
                 hovertemplate=f"{name}, {said}: %{{y:.3g}}<extra></extra>",
             )
     if measure in ("ece", "adaptive_ece"):
@@ -338,7 +323,7 @@ def calibration(
     label = "fitted temperature" if measure == "temperature" else MEASURES[measure]
     bins = f", {result.bins} bins" if measure in ("ece", "adaptive_ece") else ""
     fig.update_yaxes(title=f"{label}{' (%)' if factor > 1 else ''}{bins}")
-    small_titles(fig)
+    theme.small_titles(fig)
     if measure not in ("temperature", "nll"):
         fig.update_yaxes(rangemode="tozero")
     return theme.apply(fig, summary=result.summary, title=title, dark=dark, hovermode="closest")

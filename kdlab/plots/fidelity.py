@@ -8,7 +8,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
-from kdlab.plots.geometry import over_seeds, small_titles
+from kdlab.plots.bars import error_bars, over_seeds
 from kdlab.probes.fidelity import ENSEMBLE, PARTS, Fidelity
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def fidelity(
         row=1,
         col=2,
     )
-    small_titles(fig)
+    theme.small_titles(fig)
     fig.update_layout(
         coloraxis=dict(colorscale=theme.SEQUENTIAL, cmin=0, cmax=100, showscale=False),
     )
@@ -197,15 +197,7 @@ def fidelity_epochs(
             mode="markers" if single else "lines+markers",
             line=look.line(),
             marker=look.marker(9),
-            error_y=dict(
-                type="data",
-                symmetric=False,
-                array=high[there],
-                arrayminus=low[there],
-                thickness=1.2,
-                width=2,
-                color=look.color,
-            ),
+            error_y=error_bars(low[there], high[there], look.color),
             hovertemplate=f"{name}, {MEASURES[measure]}: %{{y:.3g}}<extra></extra>",
         )
         own = result.seed_kl[0] if measure == "kl" else result.seed_agreement
@@ -251,7 +243,7 @@ def fidelity_epochs(
         fig.update_xaxes(title="epoch")
     unit = f" at temperature {result.temperatures[0]:g} (nats)" if measure == "kl" else " (%)"
     fig.update_yaxes(title=f"{MEASURES[measure]}{unit}", rangemode="tozero")
-    small_titles(fig)
+    theme.small_titles(fig)
     told = f" Drawn against {result.networks[who]}, {part}."
     return theme.apply(fig, summary=result.summary + told, title=title, dark=dark, hovermode="closest")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
+from kdlab.plots.bars import error_bars, over_seeds
 from kdlab.probes.geometry import MEASURES, PARTS, Geometry
 from kdlab.probes.representation import AS_GIVEN
 
@@ -75,7 +76,7 @@ def geometry(
     for note in fig.layout.annotations:
         note.font = dict(size=13, color=theme.INK)
     _axes(fig, result, by, rows)
-    small_titles(fig)
+    theme.small_titles(fig)
     _legend(fig, result, shown, k)
     where = "" if by == "layer" else f" Drawn is {result.layers[k]}."
     theme.apply(fig, summary=result.summary + where, title=title, height=90 + 275 * rows)
@@ -89,25 +90,6 @@ def geometry(
         ),
     )
     return theme.recolour(fig, dark=True) if dark else fig
-
-
-def small_titles(fig: go.Figure) -> None:
-    """Axis titles as large as the numbers, for figures of several plots."""
-    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
-        axis.title.font = dict(size=14, color=theme.INK)
-
-
-def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(X, S) -> mean over the last axis, and what must be taken and added to reach its extremes; (X,) each.
-
-    NaN where nothing is known.
-    """
-    there = np.isfinite(values).any(axis=-1)
-    mean, minus, plus = (np.full(len(values), np.nan) for _ in range(3))
-    mean[there] = np.nanmean(values[there], axis=-1)
-    minus[there] = mean[there] - np.nanmin(values[there], axis=-1)
-    plus[there] = np.nanmax(values[there], axis=-1) - mean[there]
-    return mean, minus, plus
 
 
 def _known(result: Geometry, measures: Sequence[str] | None, k: int, by: str) -> list[str]:
@@ -164,15 +146,7 @@ def _panel(
             mode="lines+markers" if by != "network" else "markers",
             line=look.line(),
             marker=look.marker(8),
-            error_y=dict(
-                type="data",
-                symmetric=False,
-                array=high[there],
-                arrayminus=low[there],
-                thickness=1.2,
-                width=2,
-                color=look.color,
-            ),
+            error_y=error_bars(low[there], high[there], look.color),
             customdata=np.isfinite(series[there][..., 1]).sum(axis=1),
             hovertemplate=f"{network}, {PARTS[1]}: %{{y:.4g}} (%{{customdata}} seed(s))<extra></extra>",
             row=row,

@@ -73,7 +73,7 @@ def logit_gradients(
     for trace, column in _sample_traces(result, s, places[0], plane):
         fig.add_trace(trace, row=1, col=column)
         moving.append(len(fig.data) - 1)
-    looks = _looks(result.losses)
+    looks = theme.styles(result.losses)
     norms = result.norm[s].mean(axis=1)
     there = norms[norms > 0]
     least, most = (float(there.min()), float(there.max())) if there.size else (1.0, 1.0)
@@ -169,17 +169,6 @@ def logit_gradients(
     return theme.recolour(fig, dark=True) if dark else fig
 
 
-def _looks(losses: Sequence[str]) -> dict[str, theme.Style]:
-    return {
-        loss: theme.Style(
-            theme.STUDENT_COLORS[i % len(theme.STUDENT_COLORS)],
-            theme.DASHES[i % len(theme.DASHES)],
-            theme.SYMBOLS[i % len(theme.SYMBOLS)],
-        )
-        for i, loss in enumerate(losses)
-    }
-
-
 def _plane(result: LogitGradients, s: int, places: Sequence[int]) -> tuple[list[float], list[float]]:
     """Ranges of p_t and NCKD that hold the student, the teacher and the arrows of all shown pictures."""
     rows = result.detailed[list(places)]
@@ -197,7 +186,7 @@ def _sample_traces(
 
     place = int(result.detailed[number])
     x, y = float(result.p_t_student[s, place]), float(result.nckd[s, place])
-    looks = _looks(result.losses)
+    looks = theme.styles(result.losses)
     sides = np.array([side[1] - side[0] for side in plane])
     shown = _classes(result, s, number)
     names = [_class(result, c) + (" ★" if c == result.target[place] else "") for c in shown]

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
+from kdlab.plots.bars import error_bars, over_seeds
 from kdlab.plots.theme import shortened
 from kdlab.probes.logit_history import LogitHistory
 from kdlab.probes.logits import QUADRANTS
@@ -66,29 +67,19 @@ def _means(result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
     for number, (what, table, scale) in enumerate(panels):
         for s, name in enumerate(result.students):
             own = scale * table[s]
-            there = np.isfinite(own).any(axis=1)
-            x = np.array(result.epochs)[there]
-            own = own[there]
-            mean = np.nanmean(own, axis=1)
+            mean, low, high = over_seeds(own)
+            there = np.isfinite(mean)
             fig.add_scatter(
-                x=x,
-                y=np.round(mean, 5),
+                x=np.array(result.epochs)[there],
+                y=np.round(mean[there], 5),
                 name=name,
                 legendgroup=name,
                 showlegend=number == 0,
                 mode="lines+markers",
                 line=looks[name].line(),
                 marker=looks[name].marker(8),
-                error_y=dict(
-                    type="data",
-                    symmetric=False,
-                    array=np.nanmax(own, axis=1) - mean,
-                    arrayminus=mean - np.nanmin(own, axis=1),
-                    thickness=1.3,
-                    width=3,
-                    color=looks[name].color,
-                ),
-                customdata=np.isfinite(own).sum(axis=1),
+                error_y=error_bars(low[there], high[there], looks[name].color),
+                customdata=np.isfinite(own[there]).sum(axis=1),
                 hovertemplate=f"{name}, epoch %{{x}}: %{{y:.3g}} (%{{customdata}} seed(s))"
                 f"<extra>{what}</extra>",
                 row=number // 2 + 1,

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
+from kdlab.plots.bars import error_bars, over_seeds
 from kdlab.plots.curves import level
 from kdlab.probes.linear import LinearProbeResult
 from kdlab.probes.representation import AS_GIVEN
@@ -77,14 +78,13 @@ def probe_depth(
         out = []
         for n, name in enumerate(result.networks):
             own = 100 * table[n, e]
-            there = np.isfinite(own).any(axis=1)
-            mean = np.full(len(x), np.nan)
-            mean[there] = np.nanmean(own[there], axis=1)
-            ends = (own, own) if bars == "seeds" else (100 * result.low[n, e], 100 * result.high[n, e])
-            low, high = np.zeros(len(x)), np.zeros(len(x))
-            if bars:
-                low[there] = mean[there] - np.nanmin(ends[0][there], axis=1)
-                high[there] = np.nanmax(ends[1][there], axis=1) - mean[there]
+            mean, low, high = over_seeds(own)
+            if not bars:
+                low, high = np.zeros(len(x)), np.zeros(len(x))
+            elif bars == "interval":
+                ends = 100 * np.concatenate([result.low[n, e], result.high[n, e]], axis=1)
+                centre, below, above = over_seeds(ends)
+                low, high = mean - (centre - below), centre + above - mean
             shift = (n - (len(result.networks) - 1) / 2) * spread
             look = looks[name]
             out.append(
@@ -98,15 +98,7 @@ def probe_depth(
                     line=look.line(),
                     marker=look.marker(10),
                     connectgaps=True,
-                    error_y=dict(
-                        type="data",
-                        symmetric=False,
-                        array=high,
-                        arrayminus=low,
-                        thickness=1.4,
-                        width=3,
-                        color=look.color,
-                    ),
+                    error_y=error_bars(low, high, look.color),
                     customdata=np.stack([np.isfinite(own).sum(axis=1), low, high], axis=1),
                     text=list(result.layers),
                     hovertemplate=f"{name}, %{{text}}: %{{y:.1f}} % (%{{customdata[0]}} seed(s), "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,18 +21,6 @@ _VALUES = {
 }
 _LONGEST = 0.16  # of the longest arrow, in spans of the cloud; all are drawn on that scale
 _SHORT = {EMBEDDING: "embed."}  # on the axis of a narrow panel
-
-
-def term_styles(terms: Sequence[str]) -> dict[str, theme.Style]:
-    """A look for each term: the same name looks alike in all students."""
-    return {
-        term: theme.Style(
-            theme.STUDENT_COLORS[i % len(theme.STUDENT_COLORS)],
-            theme.DASHES[i % len(theme.DASHES)],
-            theme.SYMBOLS[i % len(theme.SYMBOLS)],
-        )
-        for i, term in enumerate(terms)
-    }
 
 
 def pull(
@@ -61,7 +48,7 @@ def pull(
     names = result.students
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
-    looks = term_styles(_all_terms(result))
+    looks = theme.styles(_all_terms(result))
     fig = make_subplots(
         rows=rows,
         cols=columns,
@@ -286,7 +273,7 @@ def pull_arrows(
         for term, arrows in ends.items()
         if np.linalg.norm(arrows, axis=1).max() > 1e-6 * longest
     }
-    looks = term_styles([term for term in result.terms if term != TOTAL])
+    looks = theme.styles([term for term in result.terms if term != TOTAL])
     looks[TOTAL] = theme.Style(theme.FAINT, "solid", "circle", 6)
     for term, arrows in sorted(ends.items(), key=lambda pair: pair[0] != TOTAL):  # the sum lies below
         look = looks[term]

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
+from kdlab.plots.bars import error_bars, over_seeds
 from kdlab.probes.layer_pairs import Pair
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.similarity import Similarity
@@ -281,11 +282,7 @@ def _look(result: Similarity, pair: Pair, number: int, looks: dict[str, theme.St
     """The student's own look; where a student stands in several pairs, one for each pair."""
     if sum(pair[1] == right for _, right in result.pairs) == 1:
         return looks[pair[1]]
-    return theme.Style(
-        theme.STUDENT_COLORS[number % len(theme.STUDENT_COLORS)],
-        theme.DASHES[number % len(theme.DASHES)],
-        theme.SYMBOLS[number % len(theme.SYMBOLS)],
-    )
+    return theme.numbered(number)
 
 
 def _mean_line(result: Similarity, pair: Pair) -> np.ndarray:
@@ -295,12 +292,7 @@ def _mean_line(result: Similarity, pair: Pair) -> np.ndarray:
 def _line(result: Similarity, pair: Pair, at: tuple[int, int], look: theme.Style, show: bool) -> Any:
     import plotly.graph_objects as go
 
-    own = result.values[pair][:, :, at[0], at[1]]
-    there = np.isfinite(own).any(axis=1)
-    mean = result.mean(pair)[:, at[0], at[1]]
-    low, high = np.zeros(len(mean)), np.zeros(len(mean))
-    low[there] = mean[there] - np.nanmin(own[there], axis=1)
-    high[there] = np.nanmax(own[there], axis=1) - mean[there]
+    mean, low, high = over_seeds(result.values[pair][:, :, at[0], at[1]])
     name = pair[1] if pair[0] in (*result.teachers, pair[1]) else f"{pair[1]} and {pair[0]}"
     return go.Scatter(
         x=list(result.epochs),
@@ -311,16 +303,7 @@ def _line(result: Similarity, pair: Pair, at: tuple[int, int], look: theme.Style
         mode="lines+markers",
         line=look.line(),
         marker=look.marker(9),
-        error_y=dict(
-            type="data",
-            symmetric=False,
-            array=high,
-            arrayminus=low,
-            thickness=1.4,
-            width=3,
-            color=look.color,
-            visible=len(result.seeds) > 1,
-        ),
+        error_y=error_bars(low, high, look.color, visible=len(result.seeds) > 1),
         hovertemplate=f"{pair[1]} and {pair[0]}, {result.layers[pair[1]][at[1]]}, epoch %{{x}}: %{{y:.3f}}"
         "<extra></extra>",
     )

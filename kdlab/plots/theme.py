@@ -94,14 +94,23 @@ def styles(students: Sequence[str], teachers: Sequence[str] = ()) -> dict[str, S
     """A style for each network, fixed by its place in the study; teachers are neutral and dashed.
 
     Args:
-        students: all students of the study in their order, also those that are not drawn.
+        students: all students of the study in their order, also those that are not drawn; or other
+            things that are told apart, as terms of a loss.
         teachers: names of the teachers.
     """
     out = {name: _TEACHERS[i % len(_TEACHERS)] for i, name in enumerate(teachers)}
     for i, name in enumerate(students):
-        color = STUDENT_COLORS[i % len(STUDENT_COLORS)]
-        out[name] = Style(color, DASHES[i % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])
+        out[name] = numbered(i)
     return out
+
+
+def numbered(number: int) -> Style:
+    """The style of a place in a list, counted from 0."""
+    return Style(
+        STUDENT_COLORS[number % len(STUDENT_COLORS)],
+        DASHES[number % len(DASHES)],
+        SYMBOLS[number % len(SYMBOLS)],
+    )
 
 
 def of_study(study: Any) -> dict[str, Style]:
@@ -179,6 +188,12 @@ def apply(
         if note.font.color is None:
             note.font.color = INK
     return recolour(fig, dark=True) if dark else fig
+
+
+def small_titles(fig: go.Figure) -> None:
+    """Axis titles as large as the numbers, for figures of several plots."""
+    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
+        axis.title.font = dict(size=14, color=INK)
 
 
 def recolour(fig: go.Figure, dark: bool) -> go.Figure:
