@@ -184,7 +184,7 @@ def attention_maps(
         judged=True,
     )
     networks = src.choose_networks(students)
-    own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]
+    own_seed = src.choose_seed(seed, networks)
     epoch_list = src.choose_epochs(epochs, [own_seed], networks)
     there = src.presence(networks, epoch_list, own_seed)
     networks = tuple(name for name in networks if there[name])

@@ -220,7 +220,7 @@ def attributions(
         judged=True,
     )
     networks = src.choose_networks(students)
-    own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]
+    own_seed = src.choose_seed(seed, networks)
     epochs = src.choose_epochs("all" if epoch == "last" else epoch, [own_seed], networks)
     if epoch == "last":
         epochs = _last_with_weights(src, networks, epochs, own_seed)

@@ -241,7 +241,7 @@ def embed(
         raise unknown_name("alignment", align, ("joint", *ALIGNMENTS))
     src = as_source(source, target=target, fit=fit, images=images, data=data, teacher=teacher)
     networks = src.choose_networks(students)
-    own_seed = src.choose_seeds("all" if seed is None else seed, networks)[0]
+    own_seed = src.choose_seed(seed, networks)
     epoch_list = src.choose_epochs(epochs, [own_seed], networks)
     if not epoch_list:
         raise StudyError("There is no snapshot yet; train the study first (study.fit()).")

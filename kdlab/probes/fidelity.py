@@ -14,6 +14,7 @@ from kdlab.probes.evaluate import check_parts
 from kdlab.probes.outputs import (
     MOST_OVERLAP,
     average,
+    check_temperatures,
     divergence,
     log_softmax,
     logits_table,
@@ -232,9 +233,7 @@ def fidelity(
     )
     if not taus:
         raise ConfigError("Give at least one temperature.")
-    for tau in taus:
-        if not (np.isfinite(tau) and tau > 0):
-            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
+    check_temperatures(*taus)
     src = as_source(
         named_logits(source), target=target, fit=fit, images=images, data=data, n=n, teacher=teacher
     )

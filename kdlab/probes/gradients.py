@@ -14,13 +14,13 @@ from kdlab import losses as pure
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.logits import (
     all_class_names,
-    check_temperatures,
     check_widths,
     decomposed,
     evaluation_places,
     logit_source,
     read_logits,
 )
+from kdlab.probes.outputs import check_temperatures
 from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
@@ -186,11 +186,7 @@ def logit_gradients(
         if name in known:
             raise ConfigError(f"{name!r} is the name of a loss that is here already; choose another one.")
     src = logit_source(source, target=target, images=images, data=data, teacher=teacher)
-    chosen = src.choose_networks(students, teachers=False)
-    own_seed = src.choose_seeds("all" if seed is None else seed, chosen)[0]
-    own_epoch = src.choose_epochs(epoch, [own_seed], chosen)[0]
-    there = src.presence(chosen, [own_epoch], own_seed)
-    names = tuple(name for name in chosen if students is not None or there[name])
+    names, missing, own_epoch, own_seed = src.choose_moment(students, epoch, seed, teachers=False)
     shown = evaluation_places(src, samples)
     labels = src.target[shown]
     theirs = read_logits(src, src.teachers[0], own_epoch, own_seed, shown)
@@ -241,7 +237,7 @@ def logit_gradients(
         target=labels,
         index=src.index[shown],
         class_names=all_class_names(src, theirs.shape[1]),
-        absent=tuple(name for name in chosen if name not in names),
+        absent=missing,
     )
 
 

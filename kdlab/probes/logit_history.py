@@ -11,13 +11,13 @@ import numpy as np
 from kdlab.probes.logits import (
     QUADRANTS,
     all_class_names,
-    check_temperatures,
     check_widths,
     decomposed,
     evaluation_places,
     logit_source,
     read_logits,
 )
+from kdlab.probes.outputs import check_temperatures
 from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result

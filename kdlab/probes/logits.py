@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kdlab.errors import ConfigError
-from kdlab.probes.outputs import log_softmax, logits_table, named_logits
+from kdlab.probes.outputs import check_temperatures, log_softmax, logits_table, named_logits
 from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
@@ -206,11 +206,7 @@ def logit_decomposition(
     """
     check_temperatures(temperature, *sweep)
     src = logit_source(source, target=target, images=images, data=data, teacher=teacher)
-    chosen = src.choose_networks(students, teachers=False)
-    own_seed = src.choose_seeds("all" if seed is None else seed, chosen)[0]
-    own_epoch = src.choose_epochs(epoch, [own_seed], chosen)[0]
-    there = src.presence(chosen, [own_epoch], own_seed)
-    names = tuple(name for name in chosen if students is not None or there[name])
+    names, missing, own_epoch, own_seed = src.choose_moment(students, epoch, seed, teachers=False)
     shown = evaluation_places(src, samples)
     theirs = read_logits(src, src.teachers[0], own_epoch, own_seed, shown)
     own = np.stack([read_logits(src, name, own_epoch, own_seed, shown) for name in names])
@@ -247,17 +243,10 @@ def logit_decomposition(
             [p["tckd"].mean(axis=1) / np.maximum(p["kd"].mean(axis=1), 1e-300) for p in swept], axis=1
         ),
         sweep_kd=np.stack([p["kd"].mean(axis=1) for p in swept], axis=1),
-        absent=tuple(name for name in chosen if name not in names),
+        absent=missing,
         sweep_entropy=entropies.mean(axis=1),
         sweep_classes=np.exp(entropies).mean(axis=1),
     )
-
-
-def check_temperatures(*temperatures: float) -> None:
-    """Raises a `ConfigError` for a temperature that is not positive and finite."""
-    for tau in temperatures:
-        if not (np.isfinite(tau) and tau > 0):
-            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
 
 
 def logit_source(source: Any, *, target: Any, images: Any, data: Any, teacher: Any) -> Source:

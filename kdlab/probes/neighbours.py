@@ -129,11 +129,7 @@ def neighbours(
     if isinstance(source, Embedding):
         return _of_map(source, place, k, epoch, students)
     src = as_source(source, target=target, fit=fit, images=images, data=data, teacher=teacher)
-    chosen = src.choose_networks(students)
-    own_seed = src.choose_seeds("all" if seed is None else seed, chosen)[0]
-    own_epoch = src.choose_epochs(epoch, [own_seed], chosen)[0]
-    there = src.presence(chosen, [own_epoch], own_seed)
-    names = tuple(name for name in chosen if there[name])
+    names, _, own_epoch, own_seed = src.choose_moment(students, epoch, seed)
     shown = np.flatnonzero(~src.fit)
     _check(place, k, len(shown), len(shown) - 1)
     places, gaps = [], []

@@ -39,6 +39,13 @@ def named_logits(source: Any) -> Any:
     return {name: view(str(name), value) for name, value in source.items()}
 
 
+def check_temperatures(*temperatures: float) -> None:
+    """Raises a `ConfigError` for a temperature that is not positive and finite."""
+    for tau in temperatures:
+        if not (np.isfinite(tau) and tau > 0):
+            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
+
+
 def logits_table(src: Source, network: str, epoch: int, seed: int) -> np.ndarray:
     """(n, K) float64 logits of one network.
 

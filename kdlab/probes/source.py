@@ -198,6 +198,31 @@ class Source:
             chosen.append(place)
         return tuple(sorted(set(chosen)))
 
+    def choose_seed(self, seed: int | None, networks: Sequence[str] | None = None) -> int:
+        """`seed`, or for None the first that has a snapshot (of one of `networks`, if given)."""
+        return self.choose_seeds("all" if seed is None else seed, networks)[0]
+
+    def choose_moment(
+        self, students: Iterable[str] | str | None, epoch: int, seed: int | None, teachers: bool = True
+    ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
+        """For a look at one epoch of one seed: networks that have a snapshot of it, those that have none,
+        the epoch and the seed; negative epochs count from the last.
+
+        Raises:
+            StudyError: a student that was asked for by name has none.
+        """
+        chosen = self.choose_networks(students, teachers)
+        own_seed = self.choose_seed(seed, chosen)
+        own_epoch = self.choose_epochs(epoch, [own_seed], chosen)[0]
+        there = self.presence(chosen, [own_epoch], own_seed)
+        missing = tuple(name for name in chosen if not there[name])
+        if missing and students is not None:
+            known = _listed(self.epochs(own_seed, missing[0]))
+            raise StudyError(
+                f"There is no snapshot of {missing[0]!r} at epoch {own_epoch}; it has epochs {known}."
+            )
+        return tuple(name for name in chosen if there[name]), missing, own_epoch, own_seed
+
     @property
     def chance(self) -> float:
         """Accuracy of always naming the most frequent class of the evaluation part."""
