@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -52,6 +53,7 @@ class AnalysisPanel(Paced, DrawsPlots):
         hz: most frames a second.
         in_cell: draw and measure on the thread of whoever uses the panel, for notebooks where widgets
             cannot be written to from a thread.
+        active: whether it is seen from the start.
 
     Attributes:
         values: name of a control -> value; change it with `set`.
@@ -80,13 +82,14 @@ class AnalysisPanel(Paced, DrawsPlots):
         jobs: Jobs | None = None,
         hz: float = 8.0,
         in_cell: bool = False,
+        active: bool = True,
     ) -> None:
         self.study = study
         self.stock = Stock(study)
         self.shared = shared or Shared()
         self.jobs = jobs or Jobs(inline=in_cell)
         self.values: dict[str, Any] = dict(self.defaults)
-        self.active = True
+        self.active = active
         self.fig: go.Figure | None = None
         self.result: Any = None
         self._in_cell = in_cell
@@ -341,7 +344,8 @@ class AnalysisPanel(Paced, DrawsPlots):
 
     def close(self) -> None:
         """End the painter and close the widget; the study goes on."""
-        self.shared.unobserve(self._changed)
+        with contextlib.suppress(ValueError):  # closed before
+            self.shared.unobserve(self._changed)
         self.jobs.cancel(self)
         self.painter.close(timeout=2.0)
         super().close()
