@@ -111,6 +111,7 @@ def make() -> Iterator[Callable[..., Counter]]:
 
     def panel(study: Any = None, **options: Any) -> Counter:
         made.append(Counter(Trained() if study is None else study, **options))
+        made[-1].observe(lambda sent, one=made[-1]: one.set_trait("seen", sent["new"]), "sent")  # the page
         return made[-1]
 
     yield panel
