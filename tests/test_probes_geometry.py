@@ -13,8 +13,8 @@ from fake_study import FakeStudy
 
 from kdlab.errors import ConfigError, StudyError, UnknownNameError
 from kdlab.plots import theme
-from kdlab.plots.geometry import geometry as draw
 from kdlab.plots.bars import over_seeds
+from kdlab.plots.geometry import geometry as draw
 from kdlab.probes import Representation, load_result, metrics
 from kdlab.probes.geometry import MEASURES, WITHOUT_LABELS, Geometry, geometry
 from tests.small_study import small

@@ -105,7 +105,8 @@ class Panel:
     def curve(self, name: str) -> list[float]:
         """The loss curve of a student as the page has drawn it."""
         return self.page.evaluate(
-            "name => Array.from(document.querySelector('.kd-figure')._fullData.find(t => t.name === name).y)", name
+            "name => Array.from(document.querySelector('.kd-figure')._fullData.find(t => t.name === name).y)",
+            name,
         )
 
     def points(self) -> int:
