@@ -150,7 +150,7 @@ def test_gaps_where_students_come_and_go(of_fake: Calibration) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: calibration(FakeStudy(), bins=0), ConfigError, "at least one bin"),
+        (lambda: calibration(FakeStudy(), bins=0), ConfigError, "bins must be a whole number from 1 on"),
         (lambda: calibration(FakeStudy(), epochs=1), ConfigError, "no snapshot of epoch 1"),
         (lambda: calibration(FakeStudy(), students="x"), UnknownNameError, "student named"),
         (lambda: calibration(FakeStudy(trained=False)), StudyError, "no snapshot"),

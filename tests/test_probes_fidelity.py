@@ -175,7 +175,7 @@ def test_gaps_where_students_come_and_go(of_fake: Fidelity) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: fidelity(FakeStudy(), temperatures=0.0), ConfigError, "must be positive"),
+        (lambda: fidelity(FakeStudy(), temperatures=0.0), ConfigError, "must be a positive number"),
         (lambda: fidelity(FakeStudy(), temperatures=()), ConfigError, "at least one temperature"),
         (lambda: fidelity(FakeStudy(), epochs=1), ConfigError, "no snapshot of epoch 1"),
         (lambda: fidelity(FakeStudy(), plain="x"), UnknownNameError, "student named"),

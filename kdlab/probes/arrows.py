@@ -134,6 +134,8 @@ def pull_arrows(
         ConfigError: unknown names, an epoch that was not measured, nothing that pulls, or a map of
             other pictures.
     """
+    if not isinstance(result, Pull):
+        raise ConfigError("Arrows are drawn of what pull(study) gives; give that result.")
     name = result.students[0] if student is None else student
     if name not in result.students:
         raise unknown_name("student", name, result.students)

@@ -10,6 +10,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.agreement import chance_levels, compare_maps, relative, same_grid
+from kdlab.probes.inputs import chosen_places, names_or_all
 from kdlab.probes.progress import measurement, steps
 from kdlab.probes.representation import AS_GIVEN, Representation, measure
 from kdlab.probes.result import Result
@@ -189,7 +190,7 @@ def attention_maps(
     there = src.presence(networks, epoch_list, own_seed)
     networks = tuple(name for name in networks if there[name])
     evaluation = np.flatnonzero(~src.fit)
-    wanted = None if stages == "all" else [stages] if isinstance(stages, str) else list(stages)
+    wanted = names_or_all(stages, "stages")
     places, ask = _places(src, samples, [(n, e) for n in networks for e in there[n]], own_seed, evaluation)
     shown = evaluation[places]
 
@@ -258,14 +259,10 @@ def _places(
             )
         counts.append(min(len(maps) for maps in kept.values()))
     kept_of = min(*counts, len(evaluation)) if counts else 0
-    places = np.arange(kept_of) if samples is None else np.asarray(list(samples), dtype=np.int64)
     asks = src.read_net is not None and src.take is not None
     asks = asks and (src.study is None or hasattr(src.study, "network"))
     known = len(evaluation) if asks else kept_of
-    if len(places) == 0 or places.min() < 0 or places.max() >= known:
-        raise ConfigError(
-            f"There are attention maps of {known} pictures; samples must lie in 0 .. {known - 1}."
-        )
+    places = chosen_places(samples, known, kept_of, "pictures with attention maps")
     return places, bool(places.max() >= kept_of)
 
 

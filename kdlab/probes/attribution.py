@@ -12,6 +12,7 @@ from kdlab.errors import CheckpointError, ConfigError, unknown_name
 from kdlab.probes import progress, saliency
 from kdlab.probes.agreement import TEACHER, MapAgreement, relative, same_grid
 from kdlab.probes.attributing import Asking, Explained, agreement_of, pictures_of
+from kdlab.probes.inputs import chosen_places, whole
 from kdlab.probes.progress import measurement, parts
 from kdlab.probes.result import Result
 from kdlab.probes.saliency import BASELINES, LEAST_STEPS, METHODS
@@ -220,12 +221,16 @@ def attributions(
         judged=True,
     )
     networks = src.choose_networks(students)
+    for name in stage if isinstance(stage, Mapping) else ():
+        if name not in networks:
+            raise unknown_name("network", name, networks)
     own_seed = src.choose_seed(seed, networks)
     epochs = src.choose_epochs("all" if epoch == "last" else epoch, [own_seed], networks)
     if epoch == "last":
         epochs = _last_with_weights(src, networks, epochs, own_seed)
     evaluation = np.flatnonzero(~src.fit)
-    places = _places(samples, len(evaluation))
+    count = len(evaluation)
+    places = chosen_places(samples, count, min(_SHOWN, count), "evaluation pictures")
     shown = evaluation[places]
     inputs = src.inputs(shown)
     asking = Asking(src, shown, inputs, method, stage, baseline, steps, window, stride)
@@ -354,22 +359,14 @@ def _check(method: str, baseline: str, steps: int, window: int | None, stride: i
         raise unknown_name("method of attribution", method, METHODS)
     if baseline not in BASELINES:
         raise unknown_name("baseline", baseline, BASELINES)
-    if steps < LEAST_STEPS:
-        raise ConfigError(f"Integrated gradients need at least {LEAST_STEPS} steps, not {steps!r}.")
+    whole(steps, "steps of integrated gradients", LEAST_STEPS)
     for what, value in (("window", window), ("stride", stride)):
-        if value is not None and (isinstance(value, bool) or value < 1):
-            raise ConfigError(f"The {what} of an occlusion is a number of pixels from 1 on, not {value!r}.")
+        if value is not None:
+            whole(value, f"The {what} of an occlusion, in pixels,", 1)
     if window is not None and stride is not None and stride > window:
         raise ConfigError(
             f"With a stride of {stride}, windows of {window} would leave pixels out; make it smaller."
         )
-
-
-def _places(samples: Sequence[int] | None, count: int) -> np.ndarray:
-    places = np.arange(min(_SHOWN, count)) if samples is None else np.asarray(list(samples), dtype=np.int64)
-    if len(places) == 0 or places.min() < 0 or places.max() >= count:
-        raise ConfigError(f"There are {count} evaluation pictures; samples must lie in 0 .. {count - 1}.")
-    return places
 
 
 def _names(known: tuple[str, ...], explained: Mapping[Any, Explained]) -> tuple[str, ...]:

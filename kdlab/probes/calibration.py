@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from kdlab.errors import ConfigError
 from kdlab.probes import metrics
 from kdlab.probes.evaluate import check_parts
+from kdlab.probes.inputs import whole
 from kdlab.probes.metrics.outputs import TEMPERATURES, bucket
 from kdlab.probes.outputs import logits_table, named_logits
 from kdlab.probes.progress import check, measurement
@@ -206,8 +206,7 @@ def calibration(
             that are not finite.
         StudyError: the study has no snapshot yet.
     """
-    if bins < 1:
-        raise ConfigError(f"bins is {bins}; at least one bin is needed.")
+    bins = whole(bins, "bins", 1)
     given = named_logits(source)
     src = as_source(given, target=target, fit=fit, images=images, data=data, n=n, teacher=teacher)
     check_parts(src.target, src.fit)

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError
 from kdlab.probes.evaluate import standardisation
+from kdlab.probes.inputs import class_numbers
 from kdlab.probes.representation import measure
 from kdlab.probes.sources import Source
 from kdlab.probes.tables import layers_of
@@ -57,10 +58,7 @@ def random_labels(
     if control is None or control is False:
         return None
     if control is not True:
-        labels = np.asarray(control, dtype=np.int64)
-        if labels.shape != src.target.shape:
-            raise ConfigError(f"control must hold a label for each of the {len(src.target)} samples.")
-        return labels
+        return class_numbers(control, "control", len(src.target))
     if pixels is None:
         raise ConfigError("control=True needs the pictures; give (n,) random labels of your own instead.")
     from sklearn.cluster import KMeans

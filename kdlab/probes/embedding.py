@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from kdlab.errors import ConfigError, StudyError, unknown_name
+from kdlab.errors import unknown_name
 from kdlab.probes.alignment import ALIGNMENTS, alignment_words
 from kdlab.probes.frames import choose, gather, partly
+from kdlab.probes.inputs import whole
 from kdlab.probes.maps import (
     SteadyMaps,
     discriminant,
@@ -26,7 +27,7 @@ from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.threads import single_thread
-from kdlab.probes.tsne import ONE_THREAD_POINTS, check_pull
+from kdlab.probes.tsne import ONE_THREAD_POINTS, check_perplexity, check_pull
 from kdlab.probes.words import absent, at_epoch, listed, percent
 
 if TYPE_CHECKING:
@@ -239,14 +240,12 @@ def embed(
         raise unknown_name("map", method, METHODS)
     if align not in ("joint", *ALIGNMENTS):
         raise unknown_name("alignment", align, ("joint", *ALIGNMENTS))
+    whole(k, "k", 1)
+    check_perplexity(perplexity)
     src = as_source(source, target=target, fit=fit, images=images, data=data, teacher=teacher)
     networks = src.choose_networks(students)
     own_seed = src.choose_seed(seed, networks)
     epoch_list = src.choose_epochs(epochs, [own_seed], networks)
-    if not epoch_list:
-        raise StudyError("There is no snapshot yet; train the study first (study.fit()).")
-    if k < 1:
-        raise ConfigError(f"k must be at least 1, not {k!r}.")
     shown = choose(src, len(networks), n)
     strength = float(pull) if check_pull(pull) and method == "tsne" and backend in ("auto", "torch") else 0.0
     with single_thread(len(shown) * len(networks) <= ONE_THREAD_POINTS):

@@ -228,12 +228,10 @@ def fidelity(
             different numbers of classes, too few pictures, or a temperature that is not positive.
         StudyError: the study has no snapshot yet.
     """
-    taus = (
-        (float(temperatures),) if isinstance(temperatures, int | float) else tuple(map(float, temperatures))
-    )
-    if not taus:
-        raise ConfigError("Give at least one temperature.")
+    several = isinstance(temperatures, Iterable) and not isinstance(temperatures, str)
+    taus: tuple[float, ...] = tuple(temperatures) if several else (temperatures,)  # type: ignore
     check_temperatures(*taus)
+    taus = tuple(map(float, taus))
     src = as_source(
         named_logits(source), target=target, fit=fit, images=images, data=data, n=n, teacher=teacher
     )
@@ -330,8 +328,8 @@ def _logits(src: Source, names: Sequence[str], epoch: int, seed: int) -> dict[st
     for name, width in widths.items():
         if width != widths[names[0]]:
             raise ConfigError(
-                f"{names[0]!r} has {widths[names[0]]} classes and {name!r} has {width}; their predictions "
-                "cannot be compared."
+                f"{names[0]!r} has {widths[names[0]]} classes and {name!r} has {width}; leave one of "
+                "them out, as their predictions cannot be compared."
             )
     return found
 

@@ -11,9 +11,10 @@ import torch
 
 from kdlab.errors import ConfigError
 from kdlab.probes.alignment import into_teacher_space
+from kdlab.probes.inputs import whole
 from kdlab.probes.metrics.classes import nearest
 from kdlab.probes.sources import Source
-from kdlab.probes.words import listed
+from kdlab.probes.words import at_epoch, commas, listed
 
 POINTS = 1000  # of all networks together, where the number of pictures is not given
 
@@ -21,10 +22,11 @@ POINTS = 1000  # of all networks together, where the number of pictures is not g
 def choose(src: Source, networks: int, n: int | None) -> np.ndarray:
     """Evaluation pictures, classes taking turns."""
     evaluation = np.flatnonzero(~src.fit)
-    count = min(300, POINTS // networks) if n is None else n
+    count = min(300, POINTS // networks) if n is None else whole(n, "n")
     if count < 10 or len(evaluation) < 10:
+        asked = "" if n is None else f" (asked for {n})"
         raise ConfigError(
-            f"A map needs at least 10 pictures (asked for {count}, there are {len(evaluation)})."
+            f"A map needs at least 10 evaluation pictures{asked}, and there are {len(evaluation)}; give more."
         )
     labels = src.target[evaluation]
     rank = np.zeros(len(labels), dtype=np.int64)
@@ -107,7 +109,8 @@ def table_of(view: Any, name: str, epoch: int) -> np.ndarray:
     table = view.embedding if view.embedding is not None else list(view.stages.values())[-1]
     if not np.isfinite(table).all():
         raise ConfigError(
-            f"The features of {name!r} at epoch {epoch} have NaN or infinite values; leave it out."
+            f"The features of {commas(name, at_epoch(epoch))} are NaN or infinite; the network has diverged, "
+            "leave it out."
         )
     return np.asarray(table)
 

@@ -237,10 +237,6 @@ def geometry(
         epochs_of: slice | int = slice(None) if fixed else e
         where = words((at, table))
         x = np.asarray(table, dtype=np.float64)
-        if not np.isfinite(x).all():
-            raise ConfigError(
-                f"The features of {where} are NaN or infinite; the network has diverged, leave it out."
-            )
         with single_thread(x.shape[0] * x.shape[1] ** 2 < _THREAD_WORK):
             for p, found in enumerate(_both(x, labels, keep, linear, where, notes)):
                 for name, value in found.items():
@@ -275,7 +271,8 @@ def _common(src: Source) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     present = np.intersect1d(src.target[fit], src.target[test])
     if len(present) < 2:
         raise ConfigError(
-            f"Classes that both the fitting and the test part show: {len(present)}; class geometry needs two."
+            f"Classes that both the fitting and the test part show: {len(present)}; class geometry needs "
+            "two; give pictures of more classes."
         )
     keep = tuple(part[np.isin(src.target[part], present)] for part in (fit, test))
     for part, name in zip(keep, PARTS, strict=True):

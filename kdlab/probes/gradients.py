@@ -302,7 +302,13 @@ def _gradients(
             gradient = closed[name]
         else:
             student = torch.from_numpy(own).requires_grad_(True)
-            loss = open_losses[name](student, teacher, target)
+            try:
+                loss = open_losses[name](student, teacher, target)
+            except TypeError as error:
+                raise ConfigError(
+                    f"The loss {name!r} must be a function of (student logits, teacher logits, labels); "
+                    f"it gave: {error}."
+                ) from error
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 raise ConfigError(f"The loss {name!r} must give one number, the mean over the pictures.")
             found = torch.autograd.grad(loss, student, allow_unused=True)[0] if loss.requires_grad else None

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from kdlab.errors import ConfigError, StudyError, unknown_name
+from kdlab.probes.inputs import names_or_all
 from kdlab.probes.metrics.pairs import Layers, compare, prepare
 from kdlab.probes.progress import steps
 from kdlab.probes.representation import AS_GIVEN, measure
 from kdlab.probes.sources import Source
 from kdlab.probes.tables import is_doubled, layers_of
-from kdlab.probes.words import at_epoch
+from kdlab.probes.words import at_epoch, commas
 
 Pair = tuple[str, str]
 _TWIN_PICTURES = 512  # for the BatchNorm statistics of an untrained twin
@@ -34,7 +35,7 @@ class Compared:
         seeds: tuple[int, ...],
     ) -> None:
         self.src, self.metric, self.options, self.against = src, metric, options, against
-        self.wanted = None if layers == "all" else (layers,) if isinstance(layers, str) else tuple(layers)
+        self.wanted = names_or_all(layers, "layers")
         self.epochs, self.seeds = epochs, seeds
         self.names: dict[str, tuple[str, ...]] = {}
         self.widest: dict[str, int] = {}
@@ -79,7 +80,7 @@ class Compared:
     def _prepared(self, name: str, epoch: int, seed: int) -> Layers:
         key = (name, AS_GIVEN, 0) if name in self.src.teachers else (name, epoch, seed)
         if key not in self._kept:
-            prepared = self._prepare(name, self.src.view(name, epoch, seed), f"{name} at epoch {epoch}")
+            prepared = self._prepare(name, self.src.view(name, epoch, seed), commas(name, at_epoch(epoch)))
             for old in [k for k in self._kept if k[0] not in self.src.teachers][:-1]:
                 del self._kept[old]  # kernels are large
             self._kept[key] = prepared
@@ -169,7 +170,7 @@ class Compared:
             order = generator.permutation(sides[1].n)
             if self.metric == "cka_minibatch":  # other batches, so prepared anew
                 view = self.src.view(pair[1], epoch, seed)
-                mixed = self._prepare(pair[1], view, f"{pair[1]} at epoch {epoch}", order)
+                mixed = self._prepare(pair[1], view, commas(pair[1], at_epoch(epoch)), order)
             else:
                 mixed = sides[1].permuted(order)
             total.append(compare(sides[0], mixed))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kdlab.errors import ConfigError
+from kdlab.probes.inputs import chosen_places
 from kdlab.probes.outputs import check_temperatures, log_softmax, logits_table, named_logits
 from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
@@ -204,7 +205,8 @@ def logit_decomposition(
         ConfigError: unknown names or places, no teacher, logits of different widths, or a bad temperature.
         StudyError: the study has no snapshot yet.
     """
-    check_temperatures(temperature, *sweep)
+    check_temperatures(temperature)
+    check_temperatures(*sweep)
     src = logit_source(source, target=target, images=images, data=data, teacher=teacher)
     names, missing, own_epoch, own_seed = src.choose_moment(students, epoch, seed, teachers=False)
     shown = evaluation_places(src, samples)
@@ -263,20 +265,14 @@ def logit_source(source: Any, *, target: Any, images: Any, data: Any, teacher: A
     return src
 
 
-def evaluation_places(src: Source, samples: Sequence[int] | None) -> np.ndarray:
+def evaluation_places(src: Source, samples: Sequence[int] | int | None) -> np.ndarray:
     """Positions of the chosen evaluation pictures; all of them for None.
 
     Raises:
         ConfigError: a place that there is not.
     """
     evaluation = np.flatnonzero(~src.fit)
-    places = np.arange(len(evaluation)) if samples is None else np.asarray(list(samples), dtype=np.int64)
-    if len(places) == 0 or places.min() < 0 or places.max() >= len(evaluation):
-        raise ConfigError(
-            f"There are {len(evaluation)} evaluation pictures; samples must lie in "
-            f"0 .. {len(evaluation) - 1}."
-        )
-    return evaluation[places]
+    return evaluation[chosen_places(samples, len(evaluation), len(evaluation), "evaluation pictures")]
 
 
 def all_class_names(src: Source, classes: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from kdlab.errors import ConfigError
 from kdlab.probes.embedding import Embedding
 from kdlab.probes.frames import table_of
+from kdlab.probes.inputs import whole
 from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
@@ -203,6 +204,8 @@ def _of_map(
 
 
 def _check(place: int, k: int, count: int, most: int) -> None:
+    whole(place, "place")
+    whole(k, "k")
     if not 0 <= place < count:
         raise ConfigError(f"There are {count} pictures; place must lie in 0 .. {count - 1}, not {place!r}.")
     if not 1 <= k <= most:

@@ -40,10 +40,13 @@ def named_logits(source: Any) -> Any:
 
 
 def check_temperatures(*temperatures: float) -> None:
-    """Raises a `ConfigError` for a temperature that is not positive and finite."""
+    """Raises a `ConfigError` for a temperature that is not positive and finite, or for none at all."""
+    if not temperatures:
+        raise ConfigError("Give at least one temperature.")
     for tau in temperatures:
-        if not (np.isfinite(tau) and tau > 0):
-            raise ConfigError(f"A temperature must be positive, not {tau!r}.")
+        number = isinstance(tau, int | float | np.number) and not isinstance(tau, bool)
+        if not (number and np.isfinite(tau) and tau > 0):
+            raise ConfigError(f"A temperature must be a positive number, not {tau!r}.")
 
 
 def logits_table(src: Source, network: str, epoch: int, seed: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import ConfigError
+from kdlab.probes.inputs import whole, whole_numbers
 from kdlab.probes.progress import measurement, steps
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
@@ -162,7 +163,7 @@ def pull(
         )
     src = as_source(source)
     chosen = src.choose_networks(students, teachers=False)
-    own_seed = study.seeds[0] if seed is None else src.choose_seeds(seed)[0]
+    own_seed = study.seeds[0] if seed is None else src.choose_seed(seed)
     labels, index, raw = _pictures(study, pictures, n)
     images = study.data.normalize(raw)
     nets = [study.network(name) for name in study.teacher_names]
@@ -226,8 +227,7 @@ def _epochs(study: Any, name: str, epochs: str | int | Iterable[int], seed: int)
     known.setdefault(last, "last")
     if isinstance(epochs, str):
         return dict(sorted(known.items()))
-    asked = [int(epochs)] if isinstance(epochs, int) else [int(e) for e in epochs]
-    asked = [last if epoch == -1 else epoch for epoch in asked]
+    asked = [last if epoch == -1 else epoch for epoch in whole_numbers(epochs, "epochs")]
     for epoch in asked:
         if epoch not in known:
             raise ConfigError(
@@ -243,8 +243,7 @@ def _pictures(study: Any, pictures: str, n: int) -> tuple[np.ndarray, np.ndarray
 
     if pictures not in ("test", "validation", "training"):
         raise ConfigError(f"pictures must be 'test', 'validation' or 'training', not {pictures!r}.")
-    if n < 4:
-        raise ConfigError(f"At least 4 pictures are needed, not {n}.")
+    whole(n, "n, the number of pictures,", 4)
     if pictures == "training":
         part = stratified(study.data.train, n)
         images, labels, index = part.images, part.labels, part.index

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError
+from kdlab.probes.inputs import whole
 from kdlab.probes.progress import steps
 
 AS_GIVEN = -1  # the "epoch" of networks and arrays that come without one
@@ -44,7 +45,7 @@ class Representation:
 @torch.no_grad()
 def measure(
     net: nn.Module,
-    images: Tensor | Callable[[np.ndarray], Tensor],
+    images: Tensor | np.ndarray | Callable[[np.ndarray], Tensor],
     *,
     name: str = "network",
     batch_size: int = 256,
@@ -60,11 +61,14 @@ def measure(
         batch_size: pictures at a time.
         n: how many pictures there are, where `images` is a function.
     """
+    if isinstance(images, np.ndarray):
+        images = torch.as_tensor(images)
+    whole(batch_size, "batch_size", 1)
     given = images  # under another name, as a function below reads it
     take = (lambda places: given[places]) if isinstance(given, Tensor) else given
     n = len(images) if isinstance(images, Tensor) else n
     if not n:
-        raise ConfigError("There is no picture to look at.")
+        raise ConfigError("There is no picture to look at; give at least one.")
     if not hasattr(net, "features") or not hasattr(net, "stage_names"):
         from kdlab import models
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from kdlab.errors import ConfigError, KDLabError, StudyError, unknown_name
+from kdlab.errors import ConfigError, KDLabError, unknown_name
+from kdlab.probes.inputs import whole
 from kdlab.probes.layer_pairs import Compared, Pair, mean_known
 from kdlab.probes.metrics.pairs import DISTANCES, METRICS
 from kdlab.probes.progress import Cancelled, measurement, parts, steps
@@ -146,6 +147,8 @@ class Similarity(Result):
                 )
             name = f"{pair[1]} with {pair[0]}" if pair[0] != pair[1] else f"{pair[1]} with itself"
             said.append(f"{name} {value:.2f}" + (f" ({', '.join(beside)})" if beside else ""))
+        if not said:
+            return "No two layers could be compared; the protocol says why."
         when = "" if self.epochs[-1] == AS_GIVEN else f" after epoch {self.epochs[-1]}"
         title = self.title[0].upper() + self.title[1:]
         best = "0 is equal" if self.is_distance else "1 is equal"
@@ -203,8 +206,7 @@ def similarity(
     unknown = [name for name in options if name not in ("batch_size", "keep", "sigma_scale")]
     if unknown:
         raise unknown_name("option of a similarity", unknown[0], ("batch_size", "keep", "sigma_scale"))
-    if permutations < 1:
-        raise ConfigError(f"permutations must be at least 1, not {permutations!r}.")
+    whole(permutations, "permutations", 1)
     if target is None and data is None:
         target = _no_labels(source, images)
     src = as_source(source, target=target, images=images, data=data, n=n, teacher=teacher)
@@ -212,8 +214,6 @@ def similarity(
     networks = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     seed_list = src.choose_seeds(seeds, networks)
     epoch_list = src.choose_epochs(epochs, seed_list, networks)
-    if not epoch_list:
-        raise StudyError("There is no snapshot yet; train the study first (study.fit()).")
     work = Compared(src, metric, options, layers, against, epoch_list, seed_list)
     beside = control and against not in ("first", "last")
     rights = dict.fromkeys(right for _, right in pairs if right in src.students)
@@ -288,7 +288,7 @@ def _pairs(src: Source, against: str, chosen: Sequence[str]) -> tuple[Pair, ...]
     elif against in AGAINST:
         pairs = [(name, name) for name in chosen]
     else:
-        raise unknown_name("network or way to compare", against, (*AGAINST, *everyone))
+        raise unknown_name("network or way to compare", against, dict.fromkeys([*AGAINST, *everyone]))
     if not pairs:
         raise ConfigError(f"There is nobody to compare with against={against!r}; name more students.")
     return tuple(pairs)

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError, StudyError, unknown_name
+from kdlab.probes import inputs
 from kdlab.probes.progress import steps
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.words import at_epoch, commas
@@ -134,14 +135,19 @@ class Source:
 
     def choose_networks(self, students: Iterable[str] | str | None, teachers: bool = True) -> tuple[str, ...]:
         """Teachers first, then the chosen students; an `UnknownNameError` for others."""
-        chosen = self.students if students is None else as_tuple(students)
+        chosen = self.students if students is None else inputs.names(students, "students")
         for name in chosen:
             if name not in self.students:
                 raise unknown_name("student", name, self.students)
+        if not chosen and not teachers and not self.students:
+            whose = ", ".join(map(repr, self.teachers))
+            raise ConfigError(f"There is no student beside the teacher {whose}; give one more network.")
+        if not chosen and not (teachers and self.teachers):
+            raise ConfigError("students names nobody; name at least one, or leave it out for all of them.")
         return (*(self.teachers if teachers else ()), *chosen)
 
     def choose_seeds(
-        self, seeds: str | int | Iterable[int] = "all", networks: Sequence[str] | None = None
+        self, seeds: str | int | Iterable[int] | None = "all", networks: Sequence[str] | None = None
     ) -> tuple[int, ...]:
         """The chosen seeds that have a snapshot (of one of `networks`, if given).
 
@@ -151,7 +157,8 @@ class Source:
         """
         if isinstance(seeds, str) and seeds != "all":
             raise ConfigError(f"seeds must be 'all', a seed or a list of seeds, not {seeds!r}.")
-        chosen = self.seeds if isinstance(seeds, str) else _as_ints(seeds)
+        everyone = seeds is None or isinstance(seeds, str)
+        chosen = self.seeds if everyone else inputs.whole_numbers(seeds, "seeds")
         missing = [seed for seed in chosen if seed not in self.seeds]
         if missing:
             raise ConfigError(f"There is no seed {missing[0]}; there are {_listed(self.seeds)}.")
@@ -191,7 +198,7 @@ class Source:
                 raise ConfigError(f"epochs must be 'all', 'last' or a list of epochs, not {epochs!r}.")
             return tuple(known) if epochs == "all" else tuple(known[-1:])
         chosen = []
-        for epoch in _as_ints(epochs):
+        for epoch in inputs.whole_numbers(epochs, "epochs"):
             place = known[epoch] if -len(known) <= epoch < 0 and epoch not in known else epoch
             if place not in known:
                 raise ConfigError(f"There is no snapshot of epoch {epoch}; there are {_listed(known)}.")
@@ -203,16 +210,18 @@ class Source:
         return self.choose_seeds("all" if seed is None else seed, networks)[0]
 
     def choose_moment(
-        self, students: Iterable[str] | str | None, epoch: int, seed: int | None, teachers: bool = True
+        self, students: Iterable[str] | str | None, epoch: int | str, seed: int | None, teachers: bool = True
     ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
         """For a look at one epoch of one seed: networks that have a snapshot of it, those that have none,
-        the epoch and the seed; negative epochs count from the last.
+        the epoch and the seed; negative epochs count from the last, which "last" is too.
 
         Raises:
             StudyError: a student that was asked for by name has none.
         """
         chosen = self.choose_networks(students, teachers)
         own_seed = self.choose_seed(seed, chosen)
+        if epoch != "last":
+            epoch = inputs.whole(epoch, "epoch")
         own_epoch = self.choose_epochs(epoch, [own_seed], chosen)[0]
         there = self.presence(chosen, [own_epoch], own_seed)
         missing = tuple(name for name in chosen if not there[name])
@@ -232,14 +241,6 @@ class Source:
 def _size(view: Any) -> int:
     tables = [*view.stages.values(), *view.attention.values(), view.embedding, view.logits, view.projected]
     return sum(table.nbytes for table in tables if table is not None)
-
-
-def as_tuple(names: Iterable[str] | str) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _as_ints(values: int | Iterable[int]) -> tuple[int, ...]:
-    return tuple(int(v) for v in values) if isinstance(values, Iterable) else (int(values),)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ serve people who bring their own networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import ConfigError, unknown_name
+from kdlab.probes import inputs
 from kdlab.probes.progress import steps
 from kdlab.probes.representation import AS_GIVEN, Representation, measure
-from kdlab.probes.source import Source, as_tuple
+from kdlab.probes.source import Source
 
 __all__ = ["Source", "as_source"]
 
@@ -56,6 +58,11 @@ def as_source(
         return source
     if hasattr(source, "snapshot") and hasattr(source, "probe_set"):
         return _from_study(source)
+    if source is None or isinstance(source, str | PurePath):
+        raise ConfigError(
+            f"{source!r} is no study, network or features; open a study folder by "
+            "kdlab.load_study(folder), and name networks as {name: module}."
+        )
     named = source if isinstance(source, Mapping) else {"network": source}
     if not named:
         raise ConfigError("There is no network to look at; give at least one.")
@@ -67,7 +74,7 @@ def as_source(
     views = {str(name): _as_view(str(name), value, pictures["take"], len(labels)) for name, value in given}
     for name, view in views.items():
         _check_length(name, view, len(labels))
-    teachers = () if teacher is None else as_tuple(teacher)
+    teachers = () if teacher is None else inputs.names(teacher, "teacher")
     for name in teachers:
         if name not in views:
             raise unknown_name("network", name, views)
@@ -92,10 +99,12 @@ def _from_images(images: Any, target: Any, fit: Any, judged: bool) -> dict[str, 
     """What a `Source` says of pictures that were given."""
     if target is None:
         raise ConfigError("Give the labels of the samples: target=...")
-    labels = np.asarray(torch.as_tensor(target).cpu(), dtype=np.int64)
-    if labels.ndim != 1 or not len(labels):
-        raise ConfigError(f"target must hold one label for each sample, not shape {labels.shape}.")
+    labels = inputs.class_numbers(target, "target")
     shown, take = _shown(images)
+    if shown is not None and len(shown) != len(labels):
+        raise ConfigError(
+            f"There are {len(shown)} images and {len(labels)} labels; give one label for each image."
+        )
     if fit is None:
         fit = np.zeros(len(labels)) if judged else _every_second(labels)
     return {

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
+from kdlab.probes.inputs import names_or_all
 from kdlab.probes.sources import Source
+from kdlab.probes.words import at_epoch, commas
 
 
 def collect(
@@ -34,15 +36,9 @@ def collect(
         given; the (n, p) tables; the names of the layers.
 
     Raises:
-        ConfigError: no such layer, or no network shows one.
+        ConfigError: no such layer, no network shows one, or values that are not finite.
     """
-    wanted = (
-        None
-        if isinstance(layers, str) and layers == "all"
-        else [layers]
-        if isinstance(layers, str)
-        else list(layers)
-    )
+    wanted = names_or_all(layers, "layers")
     places: list[tuple[int, int, str, int]] = []
     tables: list[np.ndarray] = []
     order: list[str] = []
@@ -56,6 +52,11 @@ def collect(
         for layer, table in chosen.items():
             if layer not in order:
                 order.append(layer)
+            if not np.isfinite(table).all():
+                raise ConfigError(
+                    f"The features of {commas(networks[n], layer, at_epoch(epochs[e]))} are NaN or infinite; "
+                    "the network has diverged, leave it out."
+                )
             places.append((n, e, layer, seed))
             tables.append(table)
     for layer in wanted or ():

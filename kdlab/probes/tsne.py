@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes import progress
+from kdlab.probes.inputs import whole
 from kdlab.probes.progress import measurement
 from kdlab.probes.threads import single_thread, svd
 
@@ -51,14 +52,22 @@ def tsne(
         (n, 2) float64 coordinates and the KL divergence reached, without the pull's part.
 
     Raises:
-        ConfigError: too few points, values that are not finite, a pull below 0 or where the backend has
-            none, or a backend that is not installed.
+        ConfigError: too few points, values that are not finite, a perplexity of 1 or less, places of
+            another shape, a pull below 0 or where the backend has none, or a backend that is not installed.
     """
     x = np.asarray(x, dtype=np.float64)
     n = len(x)
+    if x.ndim != 2:
+        raise ConfigError(f"x must be (points, features), not shape {x.shape}.")
     if n < 10 or not np.isfinite(x).all():
         raise ConfigError(f"t-SNE needs at least 10 points with finite features (there are {n}).")
+    check_perplexity(perplexity)
     perplexity = min(perplexity, (n - 1) / 3)
+    for what, table in (("start", start), ("hold", hold)):
+        if table is not None and np.shape(table) != (n, 2):
+            raise ConfigError(f"{what} must be (points, 2), here {(n, 2)}, not {np.shape(table)}.")
+    if iterations is not None:
+        whole(iterations, "iterations", 1)
     pulled = check_pull(pull, backend) and hold is not None
     if backend == "auto":
         backend = "torch" if n <= EXACT_LIMIT or pulled else "sklearn"
@@ -71,6 +80,12 @@ def tsne(
         if pulled:
             return _torch(x, perplexity, first, start is None, steps, seed, hold, pull)
         return run(x, perplexity, first, start is None, steps, seed)
+
+
+def check_perplexity(perplexity: float) -> None:
+    """Raises a `ConfigError` unless it is a number above 1."""
+    if not isinstance(perplexity, int | float | np.number) or not 1 < perplexity < np.inf:
+        raise ConfigError(f"perplexity must be a number above 1 (5 to 50 is usual), not {perplexity!r}.")
 
 
 def check_pull(pull: float, backend: str = "auto") -> bool:

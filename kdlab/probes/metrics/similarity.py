@@ -79,8 +79,6 @@ def rbf_cka(x: Any, y: Any, sigma_scale: float = 1.0) -> float:
     Raises:
         ConfigError: as `linear_cka`, a sigma_scale that is not positive, or a median distance of 0.
     """
-    if not (sigma_scale > 0 and math.isfinite(sigma_scale)):
-        raise ConfigError(f"sigma_scale must be a positive number, not {sigma_scale!r}.")
     left, right = _centred_pair(x, y)
     k, m = (
         double_centred(gaussian_kernel(side, sigma_scale, name)) for side, name in ((left, "x"), (right, "y"))
@@ -206,6 +204,8 @@ def _hsic1(k: Tensor, m: Tensor) -> float:
 
 def gaussian_kernel(x: Tensor, sigma_scale: float, name: str) -> Tensor:
     """exp(-d^2 / (2 s^2)) of all pairs of rows; s as in `rbf_cka`."""
+    if not (sigma_scale > 0 and math.isfinite(sigma_scale)):
+        raise ConfigError(f"sigma_scale must be a positive number, not {sigma_scale!r}.")
     squared = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
     n = x.shape[0]
     above = squared[torch.triu_indices(n, n, offset=1).unbind()].sort().values
