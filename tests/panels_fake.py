@@ -72,6 +72,7 @@ class FakeStudy:
             train=range(640),
         )
         self.asked = {"student": "small"}
+        self.recipe = SimpleNamespace(drops=())
         labels = torch.arange(POINTS) % CLASSES
         self.probe_set = SimpleNamespace(fit=np.zeros(POINTS, bool), labels=labels)
         self.error: Exception | None = None

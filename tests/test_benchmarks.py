@@ -15,6 +15,7 @@ SCRIPTS = {
     "throughput.py": ["--only", "resnet20"],
     "lockstep.py": ["--only", "resnet20", "--students", "2"],
     "overhead.py": [],
+    "small_pictures.py": [],
     "accuracy_bf16.py": ["--seeds", "2"],
     "gpu.py": ["--device", "cpu"],
 }
@@ -70,6 +71,15 @@ def test_overhead_prints_percent_and_loads_what_was_written(printed) -> None:
     text, figures = printed("overhead.py")
     assert text.count("percent") and re.search(r"loaded, with history and table, in \d", text)
     assert figures["loaded"]["steps"] == 80 and figures["whole"]["full"] > 0
+
+
+@pytest.mark.slow
+def test_small_pictures_prints_the_ratio_of_the_medians(printed) -> None:
+    text, figures = printed("small_pictures.py")
+    assert [row["students"] for row in figures["rows"]] == [1, 3]
+    for row in figures["rows"]:
+        assert row["ratio"] == pytest.approx(row["default"] / row["every"]) and row["threads"] >= 1
+        assert f"{row['ratio']:.2f}" in text
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def test_switch_and_weight_become_commands_with_their_python(make_panel: Callabl
         ("KD", "ce", {"weight": 0.5}),
     ]
     cell = until(
-        lambda: panel.desk.live["cells"]["KD"]["kd"]["raw"] == "off" and panel.desk.live["cells"]["KD"]
+        lambda: panel.desk.live["cells"]["KD"]["kd"]["value"] == "off" and panel.desk.live["cells"]["KD"]
     )
     assert cell["kd"]["enabled"] is False and cell["kd"]["share"] == 0.0
     assert cell["ce"]["weight"] == 0.5 and cell["ce"]["share"] == 1.0
@@ -273,8 +273,8 @@ def test_live_snapshots_take_a_small_share_of_the_time(make_panel: Callable[...,
     study.snapshot = slow  # type: ignore[method-assign]
     panel = make_panel(study)
     ask(panel, "play")
-    until(lambda: panel.embedding._gap > 1.0)  # two students: 0.3 s each time
-    assert 0.3 / 0.08 * 0.8 < panel.embedding._gap < 15
+    until(lambda: panel.embedding.snapshots.gap > 1.0)  # two students: 0.3 s each time
+    assert 0.3 / 0.08 * 0.8 < panel.embedding.snapshots.gap < 15
 
 
 def test_nobody_is_held_up_by_a_panel_that_nobody_sees(make_panel: Callable[..., StudyPanel]) -> None:
@@ -304,7 +304,7 @@ def test_the_chosen_term_is_drawn(make_panel: Callable[..., StudyPanel]) -> None
         drawn = panel.curves.figure.fig.data[2]
         until(lambda w=wanted, d=drawn: len(d.y) == len(w) and np.allclose(d.y, w))
         assert len(panel.curves.figure.fig.data[0].x) == 0, "alone has no such term"
-    assert "kd: value × weight" in panel.curves.figure.fig.layout.annotations[0].text
+    until(lambda: "kd: value × weight" in panel.curves.figure.fig.layout.annotations[0].text)
     full = list(panel.curves.figure.fig.layout.yaxis2.range)
     panel.desk.zoom = True
     until(lambda: list(panel.curves.figure.fig.layout.yaxis2.range) != full)
@@ -332,7 +332,10 @@ def test_the_desk_says_what_each_term_is_and_how_sure_its_definition_is(
     spec = make_panel(FakeStudy()).desk.spec
     alone, guided = spec["students"]
     assert alone["status_text"] == "published" and guided["status_text"] == "reconstruction"
-    assert guided["terms"]["kd"] == {"doc": "Match the teacher's softened logits.", "base": 2.0}
+    assert guided["terms"]["kd"] == {
+        "doc": "Match the teacher's softened logits.",
+        **{"weight": 2.0, "enabled": True, "schedule": "constant"},
+    }
     assert list(guided["terms"]) == ["ce", "kd"] and list(alone["terms"]) == ["ce"]
     assert "invented" in spec["title"] and "teacher teaches small" in spec["title"]
 
@@ -367,8 +370,8 @@ def test_a_real_study_from_play_to_the_end(tmp_path: Path, make_panel: Callable[
         until(lambda: len(panel.curves.figure.fig.data[1].x) == 3)
         until(lambda: "epoch 3, seed 0" in panel.caption.value)
         assert "CMKD: by the method's own projector" in panel.caption.value.replace("&#x27;", "'")
-        assert panel.desk.live["cells"]["CMKD"]["feature"]["raw"] == "off"
-        assert "validation" in panel.desk.live["numbers"]["alone"]
+        assert panel.desk.live["cells"]["CMKD"]["feature"]["value"] == "off"
+        assert "val\N{NO-BREAK SPACE}" in panel.desk.live["numbers"]["alone"]
         accuracy = f"{100 * study.teachers[0].val_accuracy:.1f} %"
         assert f"teacher resnet8, {accuracy}" in [trace.name for trace in panel.curves.figure.fig.data]
     finally:

@@ -101,6 +101,9 @@ def test_result_agrees_with_the_losses_of_training() -> None:
         "nkd": losses.nkd(s, t, y, temperature=2.0),
         "dist": losses.dist(s, t, temperature=2.0),
         "dckd": losses.hybrid_target(s, t, y, temperature=2.0),
+        # SKD before it has learnt: its teacher stands at its own 2 times the temperature
+        "skd: softened": 4.0 * (torch.softmax(t / 4, 1) * (t / 4).log_softmax(1)).sum(1).mean()
+        - 4.0 * (torch.softmax(t / 4, 1) * (s / 2).log_softmax(1)).sum(1).mean(),
     }
     np.testing.assert_allclose(result.value[0], [float(wanted[name]) for name in result.losses], rtol=1e-12)
     # DKD's gradient is that of its parts: alpha 1, beta 8
@@ -114,6 +117,18 @@ def test_result_agrees_with_the_losses_of_training() -> None:
     assert surer.any() and not surer.all()
     assert (dckd[surer] == 0).all()
     np.testing.assert_allclose(dckd[~surer], parts["kd: true class"][~surer], atol=1e-12)
+
+
+def test_skd_begins_as_its_worked_case_without_a_correction() -> None:
+    def g(rows: int, classes: int, a: float, b: float, scale: float) -> np.ndarray:
+        i = np.arange(rows * classes)
+        return (scale * np.sin(a * i + b + 0.1 * i**2)).reshape(rows, classes)
+
+    own, theirs = g(6, 10, 0.7, 0.1, 3), g(6, 10, 0.9, 0.2, 4)
+    result = logit_gradients({"S": own, "T": theirs}, target=range(6), teacher="T", losses="skd: softened")
+    assert result.value[0, 0] == pytest.approx(3.794313, abs=1e-6)
+    whole = np.linalg.norm(result.gradient[0, 0]) / 6  # of the batch mean
+    assert whole == pytest.approx(0.353209, abs=1e-6)
 
 
 def test_arrows_show_what_a_small_step_does() -> None:

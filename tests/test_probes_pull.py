@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 import kdlab
 from kdlab import plots, probes
 from kdlab.errors import ConfigError, UnknownNameError
+from kdlab.probes.alignment import procrustes_map
 from kdlab.probes.arrows import TOTAL
 from tests.small_study import small
 
@@ -207,6 +210,40 @@ def test_arrows_in_a_map_follow_the_neighbours(study: kdlab.Study) -> None:
     assert not rough.exact and len(rough.base) == 40 and "interpolated" in rough.summary
     np.testing.assert_allclose(rough.base, space.coordinates[0, 1], atol=1e-6)
     assert np.isfinite(rough.arrows[TOTAL]).all() and np.abs(rough.arrows[TOTAL]).max() > 0
+
+
+def test_arrows_in_a_linear_map_are_exact(study: kdlab.Study) -> None:
+    """Pictures that are moved a little and mapped again lie at the ends of their arrows."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    teacher = (draw.normal(size=(4, 6)) * 3)[labels] + draw.normal(size=(200, 6))
+    student = np.maximum(teacher @ draw.normal(size=(6, 20)) + draw.normal(size=(200, 20)), 0)
+    moves = 0.3 * draw.normal(size=(200, 20))
+    fit = np.arange(200) < 80
+    given = {"target": labels, "fit": fit, "teacher": "teacher"}
+    space = probes.embed({"teacher": teacher, "KD": student}, "pca", n=120, **given)
+    names = {int(index): place for place, index in enumerate(space.index)}
+    at = np.array([names[index] for index in range(80, 200)])  # of the map's pictures in ours
+    result = replace(
+        probes.pull(study, students="KD", n=40),
+        features={("KD", -1): student[~fit]},
+        direction={("KD", -1, "ce"): moves[~fit], ("KD", -1, "kd"): -0.5 * moves[~fit]},
+        factor={("KD", -1, "ce"): 1.0, ("KD", -1, "kd"): 1.0},
+        labels=labels[~fit],
+        index=np.arange(80, 200),
+        seed=space.seed,
+    )
+    arrows = probes.pull_arrows(result, "KD", epoch=-1, onto=space)
+    assert arrows.exact and "interpolated" not in arrows.summary
+    moved = procrustes_map(np.where(fit[:, None], student, student + moves), teacher, fit)[~fit]
+    centre = teacher[space.index].mean(axis=0)
+    axes = np.linalg.lstsq(teacher[~fit] - centre, space.coordinates[0, 0][at], rcond=None)[0]
+    way = (moved - centre) @ axes - space.coordinates[0, 1][at]
+    scale = np.linalg.norm(way) / np.linalg.norm(arrows.arrows["ce"])
+    np.testing.assert_allclose(arrows.arrows["ce"] * scale, way, atol=1e-3 * np.abs(way).max())
+    np.testing.assert_allclose(arrows.arrows["kd"], -0.5 * arrows.arrows["ce"], rtol=1e-6)
+    few = probes.embed({"teacher": teacher, "KD": student}, "pca", n=30, **given)
+    assert not probes.pull_arrows(result, "KD", epoch=-1, onto=few).exact, "30 pictures do not tell 20 axes"
 
 
 def test_interpolated_arrows_of_a_linear_map() -> None:

@@ -43,6 +43,7 @@ from kdlab.methods.gpac import GPAC
 from kdlab.methods.card import describe
 from kdlab.methods.combine import Combined
 from kdlab.methods.conformance import Report, check
+from kdlab.methods.literature import published
 from kdlab.methods.registry import get, make, names, register, status_text, table
 from kdlab.methods.schedules import CosineDecay, Drops, Levels, Piecewise, Schedule, Warmup, parse_schedule
 
@@ -103,6 +104,7 @@ __all__ = [
     "make",
     "names",
     "parse_schedule",
+    "published",
     "register",
     "require_teachers",
     "status_text",

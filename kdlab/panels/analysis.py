@@ -32,11 +32,13 @@ class Want:
         key: what identifies the result; equal keys, equal results.
         compute: measures it, on a thread of its own.
         code: the same in Python.
+        known: the result, where it is there without measuring.
     """
 
     key: Hashable
     compute: Callable[[], Any]
     code: str
+    known: Any = None
 
 
 class AnalysisPanel(Paced, DrawsPlots):
@@ -66,6 +68,8 @@ class AnalysisPanel(Paced, DrawsPlots):
     defaults: ClassVar[Mapping[str, Any]] = {}
     common: ClassVar[frozenset[str]] = frozenset({"epoch", "seed", "students", "sample"})
     """Controls whose values are those of `shared`."""
+    redraws: ClassVar[bool] = False
+    """Whether an older result can be drawn for new values, so that the panel reacts while it measures."""
 
     _esm = module("parts.js", "plot.js", "controls.js", "panel.js")
     _css = module("desk.css", "panel.css")
@@ -98,6 +102,7 @@ class AnalysisPanel(Paced, DrawsPlots):
         self._answered = 0
         self._drawn: Hashable = None
         self._wanted: Want | None = None
+        self._shown: Want | None = None
         self._said, self._code = "", ""
         self._pictures: list[dict[str, Any]] = []
         super().__init__(spec={"heading": self.heading, "purpose": self.purpose}, live=self._live("", []))
@@ -290,14 +295,23 @@ class AnalysisPanel(Paced, DrawsPlots):
         try:
             offered = self.controls()
             self._wanted = want = self.want()
-            outcome = self.jobs.ask(self, want.key, want.compute, self._poke)
+            outcome = self._ask(want)
         except KDLabError as error:  # nothing to be measured yet, or not this way
             self._wanted, want, outcome = None, None, Outcome(error=error)
         with self.hold_sync():  # the figure and what is said of it reach the page together
             if outcome is not None and outcome.error is None and want is not None:
                 self._show(want, outcome.value)
+            elif self.redraws and self._shown is not None:
+                self._show(self._shown, self.result)
             self.live = self._live(*self._standing(outcome), offered=offered)
         return None
+
+    def _ask(self, want: Want) -> Outcome | None:
+        """What is known of it; measuring begins where nothing is."""
+        if want.known is None:
+            return self.jobs.ask(self, want.key, want.compute, self._poke)
+        self.jobs.drop(self)
+        return Outcome(want.known)
 
     def _show(self, want: Want, result: Any) -> None:
         """Draw a result unless it is drawn already."""
@@ -305,11 +319,10 @@ class AnalysisPanel(Paced, DrawsPlots):
         if key == self._drawn:
             return
         fig = self.draw(result)
-        self._drawn, self.result, self.fig = key, result, fig
+        self._drawn, self._shown, self.result, self.fig = key, want, result, fig
         self._said, self._code = self.say(result), self.code(want, result)
         self._pictures = self.pictures(result)
-        on_page = go.Figure(fig).update_layout(paper_bgcolor=looks.CLEAR, plot_bgcolor=looks.CLEAR)
-        self.figure = to_page(on_page, displayModeBar=False)
+        self.figure = to_page(fig, paper=looks.CLEAR, displayModeBar=False)
 
     def _standing(self, outcome: Outcome | None) -> tuple[str, Sequence[Any]]:
         """A hint in place of a result, and ["what is done", fraction] while something is measured."""

@@ -4,9 +4,8 @@
 // `live` (what changes). The page answers with messages { do, id, ... }. A control shows at once what
 // was asked for; the next `live` from the kernel then shows what is so.
 //
-// The widget's module is parts.js, this file and desk_students.js (see desk.py).
-
-const DECADES = 2; // the slider reaches from default / 100 to default * 100
+// What is asked for once (a method's card, how a schedule would run) is answered by a message of its own.
+// The widget's module is parts.js, this file, desk_forms.js, desk_terms.js and desk_students.js (see desk.py).
 
 function transport(send) {
   const button = (action, label, title, message) =>
@@ -21,6 +20,7 @@ function transport(send) {
     ["pause", button("pause", "Pause", "Hold before the next step (study.pause())", { do: "pause" })],
     ["step", button("step", "Step 1", "Do one step, then hold (study.step(1))", { do: "step", n: 1 })],
     ["step", button("step", "Step 10", "Do ten steps, then hold (study.step(10))", { do: "step", n: 10 })],
+    ["step", button("step", "Step epoch", "Do the steps left of this epoch, then hold (study.step(n))", { do: "step", n: "epoch" })],
     ["stop", button("stop", "Stop", "End now; Play goes on from here (study.stop())", { do: "stop" })],
   ];
   const element = make("div", { class: "kd-transport", role: "group", "aria-label": "Training" });
@@ -114,12 +114,18 @@ function render({ model, el }) {
   };
   model.on("change:spec", extend);
   model.on("change:live", update);
+  const lines = () => table.draw(model.get("sparks"));
+  model.on("change:sparks", lines);
+  model.on("msg:custom", table.hear);
   update();
+  lines();
   el.append(root);
   const unwatch = watchTheme(model);
   return () => {
     model.off("change:spec", extend);
     model.off("change:live", update);
+    model.off("change:sparks", lines);
+    model.off("msg:custom", table.hear);
     [kernel, below].forEach((part) => part.off());
     unwatch();
   };

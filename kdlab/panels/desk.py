@@ -20,20 +20,22 @@ class Desk(anywidget.AnyWidget):
         spec: what stays until a student comes (see `desk_state.spec`); replaced by the painter then.
         live: what changes (see `desk_state.live`); replaced by the painter.
         on_command: called with each message of the page, on whichever thread handles it:
-            {"do": "play" | "pause" | "step" | "stop" | "set" | "fork" | "add" | "drop" | "dismiss",
-            "id": int, ...}.
+            {"do": "play" | "pause" | "step" | "stop" | "set" | "solo" | "reset" | "fork" | "add" | "drop" |
+            "dismiss" | "card" | "preview", "id": int, ...}. The last two are answered by `send`.
 
     Attributes:
+        sparks: the sparkline of each term (see `sparks.Lines`); replaced by the painter, seldom.
         curve, log, zoom, seed: what the curves show: key of the record, logarithmic or not, only
             the upper part of the accuracy axis, and the seed as text ("" is the latest). Page and
             Python may set them.
         dark: whether the page's theme is dark; the page sets it.
     """
 
-    _esm = module("parts.js", "desk.js", "desk_students.js")
+    _esm = module("parts.js", "desk.js", "desk_forms.js", "desk_terms.js", "desk_students.js")
     _css = module("desk.css")
     spec = traitlets.Dict().tag(sync=True)
     live = traitlets.Dict().tag(sync=True)
+    sparks = traitlets.Dict().tag(sync=True)
     curve = traitlets.Unicode("loss").tag(sync=True)
     log = traitlets.Bool(True).tag(sync=True)
     zoom = traitlets.Bool(False).tag(sync=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdlab.methods import registry
-from kdlab.methods.base import STATUS_TEXT, Method, Term
-from kdlab.panels import looks, wording
+from kdlab.methods.base import STATUS_TEXT, Method
+from kdlab.panels import looks, mixing, wording
 from kdlab.panels.series import last
 from kdlab.panels.standing import Standing, Standings, origin
 from kdlab.plots import theme
@@ -39,7 +39,10 @@ def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
             "differs": known[name].label(),
             "origin": origin(marks, name),
             "look": looks.for_desk(styles[name]),
-            "terms": {t.name: {"doc": t.doc, "base": t.weight} for t in method.fresh().terms.values()},
+            "terms": {
+                name: default | {"doc": method.terms[name].doc}
+                for name, default in mixing.defaults(method).items()
+            },
         }
         for name, method in methods.items()
     ]
@@ -57,6 +60,7 @@ def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
         "requested": {key: f"{text}…" for key, text in wording.REQUESTED.items()},
         "methods": method_choices(bool(study.teacher_name)),
         "epochs": study.epochs,
+        "schedules": mixing.schedule_kinds(study.epochs),
     }
 
 
@@ -99,6 +103,7 @@ def live(
     errors: Sequence[str] = (),
     answered: int = 0,
     outcomes: Mapping[int, bool] | None = None,
+    defaults: mixing.Defaults | None = None,
 ) -> dict[str, Any]:
     """What the desk shows now.
 
@@ -113,10 +118,11 @@ def live(
         code: the Python of the last action.
         errors: messages to show.
         answered: number of the last message of the page that was dealt with.
-        outcomes: number of a message that asked for a fork, a drop or a new student -> whether it
-            was done.
+        outcomes: number of a message that asked for a change -> whether it was done.
+        defaults: student -> the terms as its method's constructor makes them; None asks the methods.
     """
     state = study.state
+    defaults = mixing.Defaults(study) if defaults is None else defaults
     standings = Standings(study).of(seed) if standings is None else standings
     done, steps = progress.get("step", 0), progress.get("steps") or 0
     share = (
@@ -134,7 +140,7 @@ def live(
             ),
             "step": int(done),
         },
-        "cells": {name: _cells(study, name, asked or {}, seed) for name in study.names},
+        "cells": {name: _cells(study, name, asked or {}, seed, defaults[name]) for name in study.names},
         "numbers": {name: _numbers(study, name, seed) for name in study.names},
         "students": _students(study, standings),
         "notes": list(notes),
@@ -165,37 +171,41 @@ def _students(study: Any, standings: Mapping[str, Standing]) -> dict[str, dict[s
 
 def _behind(study: Any, standings: Mapping[str, Standing], seed: int | None) -> list[str]:
     """Students that are trained alone now, because they have fewer steps than others."""
-    steps = {}
-    for name, one in standings.items():
-        series = study.record.series(name, "loss", seed)[0]
-        if one.kind == "going":
-            steps[name] = int(series[-1]) if len(series) else 0
+    steps = mixing.steps_done(study, standings, seed)
     least, most = min(steps.values(), default=0), max(steps.values(), default=0)
     margin = 5  # steps of one group are recorded one student after another
     return [name for name, done in steps.items() if done == least] if most - least > margin else []
 
 
 def _cells(
-    study: Any, student: str, asked: Mapping[tuple[str, str], Mapping[str, Any]], seed: int | None
+    study: Any,
+    student: str,
+    asked: Mapping[tuple[str, str], Mapping[str, Any]],
+    seed: int | None,
+    defaults: mixing.States,
 ) -> dict[str, dict[str, Any]]:
-    terms: dict[str, Term] = study.terms(student)
-    values = {name: last(study.record.series(student, f"term/{name}", seed)) for name in terms}
-    parts = {name: last(study.record.series(student, f"weighted/{name}", seed)) for name in terms}
-    total = sum(abs(v) for v in parts.values() if v is not None)
-    cells = {}
-    for name, term in terms.items():
-        part = parts[name]
-        state = term.state() | dict(asked.get((student, name), {}))
-        raw = (
-            f"× {wording.number(values[name])}" if values[name] is not None else ("" if total == 0 else "off")
-        )
-        cells[name] = state | {"raw": raw, "share": abs(part) / total if part is not None and total else 0.0}
-    return cells
+    """Each term of a student: its state, where that is not the default, and its last value and share."""
+    now = mixing.states(study, student, asked)
+    values = {name: last(study.record.series(student, f"term/{name}", seed)) for name in now}
+    factors = {name: last(study.record.series(student, f"factor/{name}", seed)) for name in now}
+    parts = {name: (value or 0.0) * (factors[name] or 0.0) for name, value in values.items()}
+    total = sum(map(abs, parts.values()))
+    alone = mixing.switched_on(now) if len(now) > 1 else None
+    return {
+        name: state
+        | {
+            "value": wording.product(values[name], factors[name]) or ("off" if total else ""),
+            "share": round(abs(parts[name]) / total, 3) if total else 0.0,
+            "differs": mixing.differing(study, state, defaults[name]),
+            "solo": alone == {name},
+        }
+        for name, state in now.items()
+    }
 
 
 def _numbers(study: Any, student: str, seed: int | None) -> str:
     loss = last(study.record.series(student, "loss", seed))
     accuracy = last(study.record.epoch_series(student, "val_accuracy", seed))
     parts = [f"loss {wording.number(loss)}"] if loss is not None else []
-    parts += [f"validation {wording.percent(accuracy)}"] if accuracy is not None else []
+    parts += [f"val {wording.percent(accuracy)}"] if accuracy is not None else []
     return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)

@@ -20,6 +20,7 @@ from typing import Any
 import anywidget
 import plotly.graph_objects as go
 import traitlets
+from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 _HERE = Path(__file__).parent
@@ -39,17 +40,21 @@ def plotly_module() -> bytes:
     return gzip.compress((start + get_plotlyjs() + "\nexport default module.exports;").encode(), 6)
 
 
-def to_page(fig: go.Figure, **config: Any) -> str:
+def to_page(fig: go.Figure, paper: str | None = None, **config: Any) -> str:
     """A figure as the page's plots take it: JSON, arrays in binary form, and its text alternative.
 
     Args:
         fig: any figure; the sentence in `layout.meta["summary"]` is what a screen reader says of it.
+        paper: another colour of the paper; the figure's own if not given.
         config: of plotly.js, such as displayModeBar.
     """
     meta = fig.layout.meta
     alt = meta.get("summary", "") if isinstance(meta, dict) else ""
     about = json.dumps({"config": config, "alt": alt})
-    return f"{about[:-1]}, {fig.to_json(validate=False)[1:]}"
+    figure = fig.to_dict()
+    if paper is not None:
+        figure["layout"] |= {"paper_bgcolor": paper, "plot_bgcolor": paper}
+    return f"{about[:-1]}, {to_json_plotly(figure)[1:]}"
 
 
 class DrawsPlots:

@@ -13,16 +13,18 @@ from kdlab.panels.standing import shown_seed
 MOST_MARKS = 12
 MOST_LABELS = 4
 _LONGEST = 44  # letters of a label
+_SAME = ("kind", "student", "step")  # of changes that are shown as one mark
 
 
 def shown_marks(study: Any, seed: int | None) -> list[dict[str, Any]]:
     """The latest commands that take effect in the shown seed, each with its "step" on the curves.
 
     Changes of terms hold for the seed they were given in and later ones, forks for all; a drop or a
-    new student is shown in the seed in which it was commanded.
+    new student is shown in the seed in which it was commanded. Changes of one student at one step are
+    one mark, as after a solo.
     """
     seeds, shown = list(study.seeds), shown_seed(study, seed)
-    out = []
+    out: list[dict[str, Any]] = []
     for mark in study.record.marks():
         if mark["kind"] == "set" and seeds.index(mark["seed"]) > seeds.index(shown):
             continue
@@ -30,7 +32,11 @@ def shown_marks(study: Any, seed: int | None) -> list[dict[str, Any]]:
             continue
         # an added student begins at step 0; its mark stands where the others were
         step = (mark["epoch"] - 1) * study.steps_per_epoch if mark["kind"] == "add" else mark["step"]
-        out.append({**mark, "step": step})
+        latest = out[-1] if out else {}
+        if mark["kind"] == "set" and [latest.get(k) for k in _SAME] == ["set", mark["student"], step]:
+            latest["text"] += f", {mark['text']}"
+        else:
+            out.append({**mark, "step": step})
     return out[-MOST_MARKS:]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from kdlab.panels import looks
 from kdlab.panels.live import LiveFigure
+from kdlab.plots.points import grid
 
 MOST_COLUMNS = 4
 ROW_HEIGHT = 250
@@ -82,8 +83,6 @@ class SmallMultiples:
         columns = 3 if count in (5, 6) else min(count, MOST_COLUMNS)
         rows = -(-count // columns)
         height = ROW_HEIGHT * rows
-        gap_x, gap_y = 0.02, 28 / height
-        width, tall = (1 - gap_x * (columns - 1)) / columns, 1 / rows - gap_y
         legend = dict(orientation="h", x=0, y=-0.01, yanchor="top", itemclick=False, itemdoubleclick=False)
         layout = looks.layout() | dict(
             height=height + _LEGEND_HEIGHT, margin=dict(l=4, r=4, t=6, b=_LEGEND_HEIGHT - 6), legend=legend
@@ -93,16 +92,13 @@ class SmallMultiples:
         )
         frame |= dict(linecolor=looks.FRAME, range=[-1, 1], fixedrange=True)
         titles = []
-        for number, title in enumerate(self._titles):
-            row, column = divmod(number, columns)
-            left, top = column * (width + gap_x), 1 - row / rows - gap_y
+        places = grid(count, columns, ROW_HEIGHT)
+        for number, (title, (across, up)) in enumerate(zip(self._titles, places, strict=True)):
             me = _axis(number)
-            layout[f"xaxis{me}"] = frame | dict(domain=[left, left + width], anchor=f"y{me}")
+            layout[f"xaxis{me}"] = frame | dict(domain=across, anchor=f"y{me}")
             # one unit is as long upwards as sideways: distances may be compared
-            layout[f"yaxis{me}"] = frame | dict(
-                domain=[top - tall, top], anchor=f"x{me}", scaleanchor=f"x{me}"
-            )
-            place = dict(x=left, y=top, xref="paper", yref="paper", xanchor="left", yanchor="bottom")
+            layout[f"yaxis{me}"] = frame | dict(domain=up, anchor=f"x{me}", scaleanchor=f"x{me}")
+            place = dict(x=across[0], y=up[1], xref="paper", yref="paper", xanchor="left", yanchor="bottom")
             titles.append(place | dict(text=title, showarrow=False, font=dict(size=13)))
         return layout | dict(annotations=titles)
 

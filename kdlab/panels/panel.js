@@ -43,11 +43,17 @@ function pictures(send) {
     const now = JSON.stringify(live.pictures);
     if (now === shown) return;
     shown = now;
-    element.replaceChildren(...live.pictures.map((one) =>
-      make("button", {
+    const nodes = [];
+    let row = null; // pictures of one row stand behind its name
+    for (const one of live.pictures) {
+      if (one.row && one.row !== row) nodes.push(make("span", { class: "kd-picture-row" }, one.row));
+      row = one.row;
+      nodes.push(make("button", {
         type: "button", class: "kd-picture", role: "listitem", title: one.title ?? one.text, "data-id": one.id,
         "aria-pressed": String(!!one.chosen), onclick: () => send({ do: "picture", id: one.id }),
-      }, make("img", { src: one.src, alt: "" }), make("span", {}, one.text))));
+      }, make("img", { src: one.src, alt: "" }), make("span", {}, one.text)));
+    }
+    element.replaceChildren(...nodes);
   };
   return { element, update };
 }

@@ -11,12 +11,14 @@ from typing import Any
 import ipywidgets as widgets
 
 from kdlab.errors import KDLabError
-from kdlab.panels import desk_state, wording
+from kdlab.methods import describe
+from kdlab.panels import desk_state, mixing, wording
 from kdlab.panels.curves import CurvesView
 from kdlab.panels.desk import Desk
 from kdlab.panels.embedding import EmbeddingView
 from kdlab.panels.live import Pulse, answer_while_busy
 from kdlab.panels.painter import Painter, View
+from kdlab.panels.sparks import Sparks
 from kdlab.panels.standing import Standings
 from kdlab.plots import theme
 
@@ -32,10 +34,11 @@ _REACHED = {
 class StudyPanel(widgets.VBox):
     """Controls and live figures of a study: `study.panel()`.
 
-    A switch and a weight for every term of every student, play / pause / step / stop, new students,
-    forks and drops, progress, loss and accuracy curves with a mark at each change, and the students'
-    representations in the teacher's plane. It works on a new, running, paused, stopped, finished or
-    failed study, several panels may show one study, and what is done in Python shows here too.
+    A switch, a weight and a schedule for every term of every student, solo and reset, play / pause /
+    step / stop, new students, forks and drops, progress, loss and accuracy curves with a mark at each
+    change, and the students' representations in the teacher's plane. It works on a new, running,
+    paused, stopped, finished or failed study, several panels may show one study, and what is done in
+    Python shows here too.
 
     Callbacks may run on any thread: they call the study and leave a note for the painter, which
     alone writes to widgets.
@@ -53,12 +56,16 @@ class StudyPanel(widgets.VBox):
         self._lock = threading.Lock()  # guards the notes of the callbacks below
         self._requested: tuple[str, float] | None = None
         self._asked: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
+        self._soloed: dict[str, tuple[str, frozenset[str]]] = {}  # student -> (term, what was on before)
         self._errors: list[str] = []
         self._code = "study.panel()"
         self._answered = 0
         self._outcomes: dict[int, bool] = {}
         self._standings = Standings(study)
+        self._sparks = Sparks(study)
         self._described: tuple[Any, ...] = ()
+        self._defaults = mixing.Defaults(study)
+        self._later: float | None = None  # seconds until something is to be drawn also without news
         self._progress: dict[str, Any] = dict(study.board.latest("progress") or {})
 
         self.curves = CurvesView(study, self._standings)
@@ -116,14 +123,27 @@ class StudyPanel(widgets.VBox):
             with self._lock:
                 del self._errors[int(message["index"]) : int(message["index"]) + 1]
         elif action == "set":
-            change = {key: message[key] for key in ("weight", "enabled") if message.get(key) is not None}
-            self.set(message["student"], message["term"], **change)
+            given = {key: message.get(key) for key in ("weight", "enabled", "schedule")}
+            change = {key: value for key, value in given.items() if value is not None}
+            self._change(message["student"], [(message["term"], change)], int(message.get("id", 0)))
+        elif action in ("solo", "reset"):
+            self._regulate(action, message)
         elif action in ("fork", "add", "drop"):
             self._change_roster(action, message)
+        elif action in ("card", "preview"):
+            self._answer(action, message)
+        elif action == "step" and message.get("n") == "epoch":
+            self.study.call(self._step_to_epochs_end).add_done_callback(self._after)
         elif action in _REACHED:
             count = int(message.get("n", 1))
             self._note(action, f"study.step({count})" if action == "step" else f"study.{action}()")
             self.study.step(count) if action == "step" else getattr(self.study, action)()
+
+    def _step_to_epochs_end(self) -> None:
+        """Between two steps, where it is known how many are left."""
+        count = mixing.rest_of_epoch(self.study)
+        self._note("step", f"study.step({count})")
+        self.study.step(count)
 
     def _note(self, action: str, code: str) -> None:
         with self._lock:
@@ -131,13 +151,51 @@ class StudyPanel(widgets.VBox):
 
     def set(self, student: str, term: str, **change: Any) -> None:
         """Change a term as the desk does: at once in what is shown, before the next step in training."""
-        future = self.study.set(student, term, **change)
-        with self._lock:
-            before = self._asked.get((student, term), ({}, 0.0))[0]
-            self._asked[student, term] = ({**before, **change}, time.monotonic())
-            self._code = wording.set_code(student, term, **change)
-        future.add_done_callback(self._after)
+        self._change(student, [(term, change)])
+
+    def _change(self, student: str, changes: mixing.Changes, number: int = 0) -> None:
+        """Give commands that change terms of a student, in this order."""
+        if number and not changes:  # it is so already
+            self._settle(number, True)
+        for term, change in changes:
+            future = self.study.set(student, term, **change)
+            with self._lock:
+                before = self._asked.get((student, term), ({}, 0.0))[0]
+                self._asked[student, term] = ({**before, **change}, time.monotonic())
+                self._code = wording.changes_code(student, changes)
+            future.add_done_callback(lambda done: self._after(done, number))
         self._poke()
+
+    def _regulate(self, action: str, message: Mapping[str, Any]) -> None:
+        """Let one term of a student work alone, or as before if it does; or put all back to the defaults."""
+        student, number = message["student"], int(message.get("id", 0))
+        with self._lock:
+            now = mixing.states(self.study, student, self._asked_for())
+        default = self._defaults[student]
+        if action == "reset":
+            self._change(student, mixing.resetting(self.study, now, default), number)
+            return
+        term = self.study.methods[student].term(message["term"]).name
+        on = mixing.switched_on(now)
+        soloed, before = self._soloed.get(student, ("", frozenset[str]()))
+        if on == {term}:
+            wanted = before if soloed == term else mixing.switched_on(default)
+            self._soloed.pop(student, None)
+        else:
+            wanted = frozenset({term})
+            self._soloed[student] = (term, before if on == {soloed} else on)
+        self._change(student, mixing.switching(now, wanted), number)
+
+    def _answer(self, action: str, message: Mapping[str, Any]) -> None:
+        """Tell the page a method's card, or how a schedule would run."""
+        student = message["student"]
+        if action == "card":
+            card = describe(self.study.students[student].method)
+            self.desk.send({**message, "text": str(card), "diagrams": list(card.diagrams)})
+            with self._lock:
+                self._code = wording.card_code(student)
+        else:
+            self.desk.send({**message, **mixing.preview(self.study, student, str(message["schedule"]))})
 
     def _change_roster(self, action: str, message: Mapping[str, Any]) -> None:
         """Fork, add or drop a student as the page asks; what is refused shows as a sentence."""
@@ -172,11 +230,15 @@ class StudyPanel(widgets.VBox):
 
     def _settle(self, number: int, done: bool) -> None:
         with self._lock:
-            self._outcomes = {**dict(list(self._outcomes.items())[-7:]), number: done}
+            known = self._outcomes  # of several commands one may have been refused
+            self._outcomes = {**dict(list(known.items())[-7:]), number: done and known.get(number, True)}
         self._poke()
 
-    def _choose(self, _change: Any) -> None:
+    def _choose(self, change: Any) -> None:
         desk, curves = self.desk, self.curves
+        if change["name"] == "curve":
+            with self._lock:
+                self._code = wording.curve_code(desk.curve, self._seed())
         curves.key, curves.log, curves.zoom, curves.seed = desk.curve, desk.log, desk.zoom, self._seed()
         curves.dark = self.embedding.dark = desk.dark
         self._poke()
@@ -218,14 +280,17 @@ class StudyPanel(widgets.VBox):
         caption = escape(self.embedding.caption)
         if self.caption.value != caption:
             self.caption.value = caption
-        return 0.3 if self._requested or self._asked else None
+        return 0.3 if self._requested or self._asked else self._later
 
     def _update_desk(self) -> None:
         live = self._live(self._seed())
+        sparks, self._later = self._sparks.take(self._seed())
         with self.desk.hold_sync():  # a new student's card and its values reach the page together
             if self._described != self._description():
                 self.desk.spec = self._spec()
             self.desk.live = live
+            if sparks is not None:
+                self.desk.sparks = sparks
 
     def _description(self) -> tuple[Any, ...]:
         """Changes when a student comes."""
@@ -244,9 +309,9 @@ class StudyPanel(widgets.VBox):
                 self._requested = None
             for key, (change, at) in list(self._asked.items()):
                 state = study.terms(key[0])[key[1]].state()
-                if now - at > _FORGET or all(state[name] == value for name, value in change.items()):
+                if now - at > _FORGET or not mixing.differing(study, state, change):
                     del self._asked[key]
-            asked = {key: change for key, (change, _) in self._asked.items()}
+            asked = self._asked_for()
             requested = self._requested[0] if self._requested else None
             errors, code, answered = list(self._errors), self._code, self._answered
             outcomes = dict(self._outcomes)
@@ -262,7 +327,12 @@ class StudyPanel(widgets.VBox):
             errors=errors,
             answered=answered,
             outcomes=outcomes,
+            defaults=self._defaults,
         )
+
+    def _asked_for(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(student, term) -> changes that are not made yet; to be called with the lock."""
+        return {key: change for key, (change, _) in self._asked.items()}
 
     def close(self) -> None:
         """End the painter and close the widgets; the study goes on."""

@@ -53,9 +53,18 @@ def number(value: float | None) -> str:
     """A loss value in few characters; "–" for None or NaN (a term that is off has no value)."""
     if value is None or not math.isfinite(value):
         return "–"
-    if value != 0 and not 1e-3 <= abs(value) < 1e4:
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.1e}"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def product(value: float | None, factor: float | None) -> str:
+    """A term's value times its weight now: "0.42 × 0.9 = 0.378"; empty where either is unknown."""
+    if value is None or factor is None:
+        return ""
+    thin = "\N{THIN SPACE}"
+    parts = (number(value), "×", number(factor), "=", number(value * factor))
+    return thin.join(parts)
 
 
 def progress_text(
@@ -103,6 +112,22 @@ def set_code(student: str, term: str, **changes: Any) -> str:
     return f"study.set({_quoted(student)}, {_quoted(term)}, {given})"
 
 
+def changes_code(student: str, changes: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """The Python of changes to several terms, a line each."""
+    return "\n".join(set_code(student, term, **change) for term, change in changes)
+
+
+def card_code(student: str) -> str:
+    """The Python that shows the card of a student's method."""
+    return f"kdlab.methods.describe(study.methods[{_quoted(student)}])"
+
+
+def curve_code(key: str, seed: int | None) -> str:
+    """The Python that reads the steps and values of the shown curve of every student."""
+    given = "" if seed is None else f", seed={seed}"
+    return f"{{name: study.record.series(name, {_quoted(key)}{given}) for name in study.names}}"
+
+
 def fork_code(
     student: str, *, at_epoch: int | None = None, name: str | None = None, method: str | None = None
 ) -> str:
@@ -124,7 +149,7 @@ def drop_code(student: str) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.12g}"
     return _quoted(value) if isinstance(value, str) else repr(value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
-from kdlab.plots.pictures import png
+from kdlab.plots.pictures import muted, png
 from kdlab.plots.theme import shortened
 from kdlab.probes.agreement import (
     COMPARISONS,
@@ -172,12 +172,9 @@ def _picture(image: np.ndarray, grey: bool) -> Any:
     """The picture with one unit of the axes for each of its pixels."""
     import plotly.graph_objects as go
 
-    shown = image
-    if grey:  # with less contrast, so that the colours of the map stay readable
-        shown = (60 + 0.55 * image.mean(axis=0, keepdims=True)).round().astype(np.uint8)
     factor = max(1, -(-96 // min(image.shape[1:])))
     return go.Image(
-        source=png(shown),
+        source=png(muted(image) if grey else image),
         dx=1 / factor,
         dy=1 / factor,
         x0=-0.5 + 0.5 / factor,

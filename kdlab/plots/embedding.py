@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdlab.errors import ConfigError
 from kdlab.plots import theme
+from kdlab.plots.points import (
+    MOST_LEGEND_CLASSES,
+    NO,
+    YES,
+    categories,
+    grid_columns,
+    hover_texts,
+    joined_lines,
+    pair_ends,
+)
 from kdlab.probes.embedding import METHODS, Embedding
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.words import listed, percent
@@ -18,9 +27,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _COLORS = ("class", "network", "correct", "coarse", "agreement", "confidence")
-_MOST_LEGEND_CLASSES = 20
 _UNRELIABLE = 0.2  # share of neighbours kept, below which a point is marked
-_YES, _NO = (theme.OKABE_ITO[0], "circle"), (theme.OKABE_ITO[1], "x")
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,9 @@ def embedding(
             cmax=1.0,
             colorbar=dict(title=dict(text="confidence", side="right"), thickness=14, outlinewidth=0),
         )
-    rows = 1 if color == "network" else -(-len(result.networks) // _columns(result))
-    panel = (theme.WIDTH - 90) // _columns(result)  # square where the page is at its narrowest
+    columns = grid_columns(len(result.networks))
+    rows = 1 if color == "network" else -(-len(result.networks) // columns)
+    panel = (theme.WIDTH - 90) // columns  # square where the page is at its narrowest
     height = 620 if color == "network" else 100 + (panel + 30) * rows
     when = " The slider goes through the epochs." if with_slider and result.epochs[-1] != AS_GIVEN else ""
     theme.apply(
@@ -165,15 +173,10 @@ def _told(result: Embedding, way: _Way) -> str:
     return said
 
 
-def _columns(result: Embedding) -> int:
-    count = len(result.networks)
-    return count if count <= 3 else 2 if count == 4 else 3 if count <= 6 else 4
-
-
 def _small_multiples(result: Embedding, way: _Way, epoch: int) -> tuple[go.Figure, list[int]]:
     from plotly.subplots import make_subplots
 
-    columns = _columns(result)
+    columns = grid_columns(len(result.networks))
     rows = -(-len(result.networks) // columns)
     fits = 80 // columns  # letters above a plot
     names = [
@@ -221,7 +224,7 @@ def _points(result: Embedding, way: _Way, epoch: int) -> list[list[Any]]:
         x, y = (np.round(result.coordinates[epoch, n, :, axis], 3) for axis in (0, 1))
         own = []
         if way.lines and name not in result.teachers:
-            own.append(_joined(result, epoch, n, looks[name]))
+            own.append(joined_lines(result, epoch, n, looks[name]))
         own.append(
             go.Scatter(
                 x=x,
@@ -231,7 +234,7 @@ def _points(result: Embedding, way: _Way, epoch: int) -> list[list[Any]]:
                 marker=_markers(result, way, epoch, n),
                 showlegend=way.color == "network",
                 legendgroup=name if way.color == "network" else None,
-                text=_texts(result, epoch, n),
+                text=hover_texts(result, epoch, n),
                 hovertemplate=f"{name}: %{{text}}<extra></extra>",
             )
         )
@@ -246,11 +249,11 @@ def _moved(result: Embedding, way: _Way, epoch: int) -> list[Any]:
     out = []
     for n, name in enumerate(result.networks):
         if way.lines and name not in result.teachers:
-            flat = _ends(result, epoch, n)
+            flat = pair_ends(result, epoch, n)
             out.append(go.Scatter(x=flat[:, 0], y=flat[:, 1]))
         x, y = (np.round(result.coordinates[epoch, n, :, axis], 3) for axis in (0, 1))
         more = {"marker": _markers(result, way, epoch, n)} if way.redraw else {}
-        out.append(go.Scatter(x=x, y=y, text=_texts(result, epoch, n), **more))
+        out.append(go.Scatter(x=x, y=y, text=hover_texts(result, epoch, n), **more))
     return out
 
 
@@ -268,10 +271,10 @@ def _markers(result: Embedding, way: _Way, epoch: int, n: int) -> dict[str, Any]
     elif way.color in ("correct", "agreement"):
         goal = result.labels if way.color == "correct" else result.predicted[epoch, 0]
         good = result.predicted[epoch, n] == goal
-        kinds = [_YES if g else _NO for g in good]
+        kinds = [YES if g else NO for g in good]
         marker = _marker([k[0] for k in kinds], [k[1] for k in kinds], [6 if g else 9 for g in good])
     else:
-        kinds = [theme.class_style(int(value)) for value in _kinds(result, way.color)[0]]
+        kinds = [theme.class_style(int(value)) for value in categories(result, way.color)[0]]
         marker = _marker([k[0] for k in kinds], [k[1] for k in kinds], 7)
     if way.reliability is not None and result.kept_each is not None:
         bad = result.kept_each[epoch, n] < way.reliability
@@ -280,26 +283,6 @@ def _markers(result: Embedding, way: _Way, epoch: int, n: int) -> dict[str, Any]
         ]
         marker["line"] = {"width": np.where(bad, 1.6, 0.6), "color": theme.PAPER}
     return marker
-
-
-def _kinds(result: Embedding, color: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(n,) what points are coloured by, and the names of its values."""
-    if color == "coarse" and result.coarse is not None:
-        values, names = result.coarse, result.coarse_names
-    elif color in result.factors:
-        raw = np.asarray(result.factors[color])
-        names = result.factor_names.get(color, ())
-        if names and raw.dtype.kind in "iu":
-            return raw, names
-        known, values = np.unique(raw, return_inverse=True)
-        if len(known) > _MOST_LEGEND_CLASSES:  # a measure: fifths of it
-            edges = np.quantile(raw, [0.2, 0.4, 0.6, 0.8])
-            ends = [float(raw.min()), *edges, float(raw.max())]
-            return np.searchsorted(edges, raw), tuple(f"{a:.3g} to {b:.3g}" for a, b in pairwise(ends))
-        return values, tuple(str(value) for value in known)
-    else:
-        values, names = result.labels, result.class_names
-    return values, names or tuple(map(str, range(int(values.max()) + 1)))
 
 
 def _marker(colors: list[str], symbols: list[str], size: Any) -> dict[str, Any]:
@@ -312,62 +295,17 @@ def _marker(colors: list[str], symbols: list[str], size: Any) -> dict[str, Any]:
     }
 
 
-def _joined(result: Embedding, epoch: int, n: int, look: theme.Style) -> Any:
-    import plotly.graph_objects as go
-
-    flat = _ends(result, epoch, n)
-    return go.Scatter(
-        x=flat[:, 0],
-        y=flat[:, 1],
-        mode="lines",
-        line=dict(color=theme.faint(look.color, 0.25), width=1),
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=result.networks[n],
-    )
-
-
-def _ends(result: Embedding, epoch: int, n: int) -> np.ndarray:
-    """(3n, 2) teacher's point, student's point, a gap, and so on."""
-    ends = np.full((len(result.labels), 3, 2), np.nan)
-    ends[:, 0], ends[:, 1] = result.coordinates[epoch, 0], result.coordinates[epoch, n]
-    return np.round(ends.reshape(-1, 2), 3)
-
-
-def _texts(result: Embedding, epoch: int, n: int) -> list[str]:
-    names = result.class_names
-    out = []
-    for i, (index, label, said) in enumerate(
-        zip(result.index, result.labels, result.predicted[epoch, n], strict=True)
-    ):
-        told = "" if said < 0 or said == label else f", taken for {names[said]}"
-        who = [n, 0] if result.teachers and n > 0 else [n]
-        more = [line for m in who if (line := _likely(result, epoch, m, i))]
-        out.append(f"{names[label]}{told} (picture {index}){''.join(more)}")
-    return out
-
-
-def _likely(result: Embedding, epoch: int, n: int, i: int) -> str:
-    """The most probable classes with their probabilities."""
-    if result.top is None or result.top_share is None or result.top[epoch, n, i, 0] < 0:
-        return ""
-    pairs = zip(result.top[epoch, n, i], result.top_share[epoch, n, i], strict=True)
-    said = ", ".join(f"{result.class_names[c]} {p:.2f}" for c, p in pairs if c >= 0)
-    return f"<br>{theme.shortened(result.networks[n], 24)}: {said}"
-
-
 def _legend(result: Embedding, way: _Way) -> list[tuple[str, dict[str, Any]]]:
     out: list[tuple[str, dict[str, Any]]] = []
     if way.color in ("correct", "agreement"):
         words = ("right", "wrong") if way.color == "correct" else ("as the teacher", "another class")
         out = [
-            (word, {"color": look[0], "symbol": look[1]})
-            for word, look in zip(words, (_YES, _NO), strict=True)
+            (word, {"color": look[0], "symbol": look[1]}) for word, look in zip(words, (YES, NO), strict=True)
         ]
     elif way.color not in ("network", "confidence"):
-        values, names = _kinds(result, way.color)
+        values, names = categories(result, way.color)
         shown = np.unique(values)
-        if len(shown) <= _MOST_LEGEND_CLASSES:  # else it is told on hover
+        if len(shown) <= MOST_LEGEND_CLASSES:  # else it is told on hover
             looks = [theme.class_style(int(value)) for value in shown]
             out = [
                 (theme.shortened(names[value], 18), {"color": color, "symbol": symbol})

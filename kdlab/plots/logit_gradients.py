@@ -204,6 +204,7 @@ def _sample_traces(
                     mode="lines+markers",
                     line=dict(color=look.color, dash=look.dash, width=2.6),
                     marker=dict(symbol="arrow", angleref="previous", size=[0, 13], color=look.color),
+                    legendgroup=loss,  # a click in the legend hides the arrow too
                     showlegend=False,
                     hovertemplate=f"{loss}: p<sub>t</sub> {result.motion[s, i, place, 0]:+.3f}, NCKD "
                     f"{result.motion[s, i, place, 1]:+.3f} per unit step<extra></extra>",
@@ -241,6 +242,7 @@ def _sample_traces(
                     y=np.round(pull[shown] / max(norm, 1e-300), 5),
                     customdata=np.round(pull[shown], 6),
                     name=loss,
+                    legendgroup=loss,
                     mode="lines+markers",
                     line=dict(color=theme.faint(looks[loss].color, 0.45), dash=looks[loss].dash, width=1),
                     marker=looks[loss].marker(9),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def logits_over_epochs(
         result: from `kdlab.probes.logit_history`.
         show: "means" (KD, the share of its target part, NCKD without its weight, and pictures that the
             teacher has right and the student wrong; points are means over seeds, bars go from the lowest to
-            the highest) or "classes" (a heat map of class and epoch for each student).
+            the highest), "target" (the probability of the true class, the teacher's as a line, and both
+            parts of KD; likewise) or "classes" (a heat map of class and epoch for each student).
         part: for "classes": "tckd" or "product".
         title: of the figure.
         dark: light lines on dark paper.
@@ -42,29 +44,65 @@ def logits_over_epochs(
     Raises:
         ConfigError: an unknown option.
     """
-    if show not in ("means", "classes"):
-        raise unknown_name("value of show", show, ("means", "classes"))
+    if show not in ("means", "target", "classes"):
+        raise unknown_name("value of show", show, ("means", "target", "classes"))
     if part not in _PARTS:
         raise unknown_name("part of the KD loss", part, _PARTS)
     if not np.isfinite(result.kd).any():
         raise ConfigError("None of the students has a snapshot at these epochs; choose others.")
-    return _means(result, title, dark) if show == "means" else _classes(result, part, title, dark)
+    if show == "classes":
+        return _classes(result, part, title, dark)
+    return _target(result, title, dark) if show == "target" else _means(result, title, dark)
+
+
+def _target(result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
+    plots = (
+        (f"probability of the true class at τ = {result.temperature:g}", result.p_t_student, 1.0),
+        ("true class: TCKD × τ² (nats)", result.tckd, 1.0),
+        ("other classes: weight × NCKD × τ² (nats)", result.product, 1.0),
+    )
+    fig = _curves(result, plots, specs=[[{"colspan": 2}, None], [{}, {}]], row_heights=[0.55, 0.45])
+    look = theme.styles(result.roster, (result.teacher,))[result.teacher]
+    ends = [min(result.epochs), max(result.epochs)]
+    fig.add_scatter(
+        x=ends,
+        y=[round(result.p_t_teacher, 5)] * 2,
+        name=f"{result.teacher} (teacher)",
+        mode="lines+markers",
+        line=look.line(),
+        marker=look.marker(8),
+        hovertemplate=f"{result.teacher}: %{{y:.3f}}<extra>{plots[0][0]}</extra>",
+        row=1,
+        col=1,
+    )
+    return _finished(fig, result, title, dark)
 
 
 def _means(result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
-    from plotly.subplots import make_subplots
-
-    looks = theme.styles(result.roster, (result.teacher,))
-    panels = (
+    plots = (
         ("KD loss × τ² (nats)", result.kd, 1.0),
         ("of it about the true class (%)", result.share, 100.0),
         ("NCKD × τ² without its weight (nats)", result.nckd, 1.0),
         (f"{QUADRANTS[1]} (% of pictures)", result.quadrants[..., 1], 100.0),
     )
+    return _finished(_curves(result, plots), result, title, dark)
+
+
+def _curves(result: LogitHistory, plots: Sequence[tuple[str, np.ndarray, float]], **layout: Any) -> go.Figure:
+    """Curves of all students over the epochs in two rows; the (S, E, R) tables are multiplied by a number."""
+    from plotly.subplots import make_subplots
+
+    looks = theme.styles(result.roster, (result.teacher,))
     fig = make_subplots(
-        2, 2, subplot_titles=[p[0] for p in panels], vertical_spacing=0.17, horizontal_spacing=0.09
+        2,
+        2,
+        subplot_titles=[p[0] for p in plots],
+        vertical_spacing=0.17,
+        horizontal_spacing=0.09,
+        **layout,
     )
-    for number, (what, table, scale) in enumerate(panels):
+    where = [(1, 1), (1, 2), (2, 1), (2, 2)] if len(plots) == 4 else [(1, 1), (2, 1), (2, 2)]
+    for number, (what, table, scale) in enumerate(plots):
         for s, name in enumerate(result.students):
             own = scale * table[s]
             mean, low, high = over_seeds(own)
@@ -82,12 +120,16 @@ def _means(result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
                 customdata=np.isfinite(own[there]).sum(axis=1),
                 hovertemplate=f"{name}, epoch %{{x}}: %{{y:.3g}} (%{{customdata}} seed(s))"
                 f"<extra>{what}</extra>",
-                row=number // 2 + 1,
-                col=number % 2 + 1,
+                row=where[number][0],
+                col=where[number][1],
             )
+    fig.update_yaxes(rangemode="tozero")
+    return fig
+
+
+def _finished(fig: go.Figure, result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
     for note in fig.layout.annotations:
         note.update(font=dict(size=13, color=theme.INK))
-    fig.update_yaxes(rangemode="tozero")
     if result.epochs[-1] == AS_GIVEN:
         fig.update_xaxes(showticklabels=False, ticks="")
     else:
@@ -95,6 +137,7 @@ def _means(result: LogitHistory, title: str | None, dark: bool) -> go.Figure:
         if len(result.epochs) <= 8:
             fig.update_xaxes(tickvals=list(result.epochs))
     theme.apply(fig, summary=result.summary, title=title, height=600)
+    theme.small_titles(fig)
     fig.update_layout(legend=dict(y=1.07), margin=dict(t=92 + (30 if title else 0), r=16))
     return theme.recolour(fig, dark=True) if dark else fig
 

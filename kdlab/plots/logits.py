@@ -285,6 +285,7 @@ def logit_sweep(result: LogitDecomposition, *, title: str | None = None, dark: b
             col=2,
         )
         fig.update_yaxes(title="effective number of classes", range=[0, 1.14 * classes], row=1, col=2)
+    fig.add_vline(x=result.temperature, line=dict(color=theme.MUTED, width=1.2, dash="dash"))
     fig.update_xaxes(
         title="temperature τ", type="log", tickvals=result.sweep, ticktext=[f"{t:g}" for t in result.sweep]
     )

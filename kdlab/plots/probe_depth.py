@@ -62,7 +62,7 @@ def probe_depth(
     """
     import plotly.graph_objects as go
 
-    table = _table(result, value)
+    table = table_of(result, value)
     shown = set(CONTROLS if controls == "all" else [controls] if isinstance(controls, str) else controls)
     for name in sorted(shown - set(CONTROLS)):
         raise unknown_name("control", name, CONTROLS)
@@ -123,13 +123,8 @@ def probe_depth(
         range=[-0.35, len(x) - 0.65],
         showgrid=False,
     )
-    kind = "softmax probe" if result.probe == "softmax" else "closed-form ridge probe"
-    kind += f", {plural(result.dimension, 'component')}" if result.dimension else ""
-    fig.update_yaxes(
-        title=dict(
-            text=VALUES[value] if value == "purity" else f"{VALUES[value]}<br>{kind}", font=dict(size=13)
-        )
-    )
+    kind = "" if value == "purity" else f"<br>{kind_of(result)}"
+    fig.update_yaxes(title=dict(text=f"{VALUES[value]}{kind}", font=dict(size=13)))
     layout: dict[str, Any] = {}
     with_slider = epoch_slider and last > 0
     if with_slider:
@@ -147,13 +142,25 @@ def probe_depth(
     )
 
 
-def _table(result: LinearProbeResult, value: str) -> np.ndarray:
+def table_of(result: LinearProbeResult, value: str) -> np.ndarray:
+    """(N, E, L, S) of a name in `VALUES`; refuses what was not measured."""
     if value not in VALUES:
         raise unknown_name("value", value, VALUES)
     table: np.ndarray | None = getattr(result, value)
     if table is None:
         raise ConfigError(_MISSING[value])
     return table
+
+
+def kind_of(result: LinearProbeResult) -> str:
+    """Which probe it was, for an axis."""
+    kind = "softmax probe" if result.probe == "softmax" else "closed-form ridge probe"
+    return kind + (f", {plural(result.dimension, 'component')}" if result.dimension else "")
+
+
+def chance_of(result: LinearProbeResult, value: str) -> float:
+    """What chance gives, in percent."""
+    return 100 * (result.purity_chance if value == "purity" else result.chance)
 
 
 def _bars(result: LinearProbeResult, value: str, bars: str) -> str:
@@ -247,7 +254,7 @@ def _levels(
     floor = float(np.concatenate(drawn).min(initial=100.0))
     highest = float(np.concatenate(drawn).max(initial=0.0))
     top = 102.0 if highest > 60 else 1.1 * highest + 4
-    chance = 100 * (result.chance if value == "accuracy" else result.purity_chance)
+    chance = chance_of(result, value)
     if "chance" not in shown:
         fig.update_yaxes(range=[max(floor - 4, 0), top])
     elif floor - chance > 30:  # chance would push all points together at the top

@@ -277,26 +277,9 @@ def pull_arrows(
     looks[TOTAL] = theme.Style(theme.FAINT, "solid", "circle", 6)
     for term, arrows in sorted(ends.items(), key=lambda pair: pair[0] != TOTAL):  # the sum lies below
         look = looks[term]
-        x = np.stack([start[:, 0], start[:, 0] + arrows[:, 0], np.full(len(start), np.nan)], axis=1).ravel()
-        y = np.stack([start[:, 1], start[:, 1] + arrows[:, 1], np.full(len(start), np.nan)], axis=1).ravel()
-        head = 11 if by == "class" else 7
-        fig.add_trace(
-            go.Scatter(
-                x=x,
-                y=y,
-                name=term,
-                mode="lines+markers",
-                line=dict(color=look.color, dash=look.dash, width=look.width / (1 if by == "class" else 2)),
-                marker=dict(
-                    symbol="arrow",
-                    angleref="previous",
-                    size=np.tile([1, head, 1], len(start)),
-                    opacity=np.tile([0.0, 1.0, 0.0], len(start)),  # a head at the end alone
-                    color=look.color,
-                ),
-                hovertemplate=f"{term}<extra></extra>",
-            )
-        )
+        thin, head = (1, 11) if by == "class" else (2, 7)
+        line = dict(color=look.color, dash=look.dash, width=look.width / thin)
+        fig.add_trace(arrow_trace(start, start + arrows, line, head, term))
     if by == "class":
         for label, (x0, y0) in zip(classes, means, strict=True):
             fig.add_annotation(
@@ -310,3 +293,32 @@ def pull_arrows(
     fig.update_xaxes(showticklabels=False, zeroline=False)
     fig.update_yaxes(showticklabels=False, zeroline=False, scaleanchor="x", scaleratio=1)
     return theme.apply(fig, summary=result.summary, title=title, height=560, dark=dark)
+
+
+def arrow_trace(start: np.ndarray, ends: np.ndarray, line: dict[str, Any], head: float, name: str) -> Any:
+    """Arrows as one trace.
+
+    Args:
+        start, ends: (n, 2).
+        line: of plotly, with a color.
+        head: length of the arrow heads in pixels.
+        name: of the trace.
+    """
+    import plotly.graph_objects as go
+
+    flat = np.stack([start, ends, np.full_like(ends, np.nan)], axis=1).reshape(-1, 2)
+    return go.Scatter(
+        x=flat[:, 0],
+        y=flat[:, 1],
+        name=name,
+        mode="lines+markers",
+        line=line,
+        marker=dict(
+            symbol="arrow",
+            angleref="previous",
+            size=np.tile([1, head, 1], len(start)),
+            opacity=np.tile([0.0, 1.0, 0.0], len(start)),  # a head at the end alone
+            color=line["color"],
+        ),
+        hovertemplate=f"{name}<extra></extra>",
+    )

@@ -1,9 +1,10 @@
 """Measurements of representations: each takes a study, or plain modules and arrays, and gives a typed result.
 
 What can be read: `linear_probe`, `factor_probe`; how things lie: `embed`, `neighbours`, `similarity`,
-`geometry`; where networks look: `attention_maps`, `attributions`; what they answer:
+`geometry`; where networks look: `attention_maps`, `attributions`, `stage_attributions`; what they answer:
 `logit_decomposition`, `logit_history`, `logit_gradients`, `calibration`, `fidelity`; what each loss
-wants: `pull`, `pull_arrows`; how training went: `learning_curves`. The plain functions are in
+wants: `pull`, `pull_arrows`; how training went: `learning_curves`, `final_accuracies`, and beside
+published numbers `beside_published`. The plain functions are in
 `kdlab.probes.metrics`, an estimator for scikit-learn is `LinearProbe`. Results are tables
 (`to_frame`), files (`save`, `load_result`), sentences (`summary`) and figures (`plot`). `watched`
 tells how far a long one is, and can end it.
@@ -23,6 +24,7 @@ from kdlab.probes.curves import LearningCurves, learning_curves
 from kdlab.probes.embedding import Embedding, embed
 from kdlab.probes.factors import FactorProbe, factor_probe
 from kdlab.probes.fidelity import Fidelity, fidelity
+from kdlab.probes.final import FinalAccuracies, final_accuracies
 from kdlab.probes.geometry import Geometry, geometry
 from kdlab.probes.gradients import LogitGradients, logit_gradients
 from kdlab.probes.linear import LinearProbeResult, linear_probe
@@ -30,13 +32,16 @@ from kdlab.probes.logit_history import LogitHistory, logit_history
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
 from kdlab.probes.neighbours import Neighbours, neighbours
 from kdlab.probes.progress import Cancelled, watched
+from kdlab.probes.published import BesidePublished, beside_published
 from kdlab.probes.pull import Pull, pull
 from kdlab.probes.representation import Representation, measure
 from kdlab.probes.result import Result, load_result
 from kdlab.probes.ridge import fit_discriminant, fit_ridge
 from kdlab.probes.similarity import Similarity, similarity
+from kdlab.probes.simplified import simplified_loss
 from kdlab.probes.softmax import SoftmaxFit, fit_softmax
 from kdlab.probes.sources import Source, as_source
+from kdlab.probes.stage_attribution import StageAttributions, stage_attributions
 from kdlab.probes.term_gradients import TermGradients, term_gradients
 from kdlab.probes.tsne import tsne
 from kdlab.probes.untrained import untrained_twin
@@ -48,11 +53,13 @@ __all__ = [
     "QUADRANTS",
     "AttentionMaps",
     "Attributions",
+    "BesidePublished",
     "Calibration",
     "Cancelled",
     "Embedding",
     "FactorProbe",
     "Fidelity",
+    "FinalAccuracies",
     "Geometry",
     "LearningCurves",
     "LinearProbe",
@@ -69,15 +76,18 @@ __all__ = [
     "Similarity",
     "SoftmaxFit",
     "Source",
+    "StageAttributions",
     "TermGradients",
     "as_source",
     "attention_maps",
     "attributions",
+    "beside_published",
     "calibration",
     "compare_maps",
     "embed",
     "factor_probe",
     "fidelity",
+    "final_accuracies",
     "fit_discriminant",
     "fit_ridge",
     "fit_softmax",
@@ -94,6 +104,8 @@ __all__ = [
     "pull",
     "pull_arrows",
     "similarity",
+    "simplified_loss",
+    "stage_attributions",
     "term_gradients",
     "tsne",
     "untrained_twin",

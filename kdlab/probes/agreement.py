@@ -11,7 +11,7 @@ import numpy as np
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
-from kdlab.probes.words import listed, mean_over_seeds, percent, plural
+from kdlab.probes.words import listed, mean_over_seeds, number, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,11 +115,11 @@ class MapAgreement(Result):
         first = next(iter(self.scores.values()))
         last = self.epochs[-1]
         when = "" if last == AS_GIVEN else f" after epoch {last}"
-        said = [f"{name} {_number(self.mean(name))}" for name in self.students]
+        said = [f"{name} {number(self.mean(name))}" for name in self.students]
         beside = []
         for comparison in self.comparisons[1:]:
             value = mean_over_seeds(np.array([self.mean(name, comparison) for name in self.students]))
-            beside.append(f"{COMPARISONS[comparison]} {_number(value)}")
+            beside.append(f"{COMPARISONS[comparison]} {number(value)}")
         controls = f" For comparison, mean over students: {'; '.join(beside)}." if beside else ""
         even = max(
             int(np.isnan(v).sum()) for (_, _, c, m), v in self.scores.items() if (c, m) == (TEACHER, "cosine")
@@ -300,12 +300,6 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (x / np.maximum(np.abs(x).max(axis=1, keepdims=True), 1e-300) for x in (a, b))
     norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.clip((a * b).sum(axis=1) / np.maximum(norm, 1e-300), -1.0, 1.0)
-
-
-def _number(value: float) -> str:
-    return (
-        f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−") if np.isfinite(value) else "not known"
-    )
 
 
 def merge(scores: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Pulls as arrows in a plane: exact in the plane of largest variance, interpolated in other maps."""
+"""Pulls as arrows in a plane: exact where the plane is a linear view of the features, else interpolated."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOTAL = "all together"
+_LINEAR = 1e-6  # of the places' variance may be missed by a linear view; they are kept as float32
 _STEP = 0.25  # mean length of the whole pull, in radii of the cloud of features
 
 
@@ -31,8 +32,9 @@ class PullArrows(Result):
     Attributes:
         student, epoch: whose. terms: those that are on; the last is "all together".
         base: (n, 2) where the pictures are. arrows: term -> (n, 2) how far they would move.
-        exact: True in the plane of largest variance, to which gradients are projected; False in another
-            map, where the move is interpolated between the places of the nearest pictures.
+        exact: True where gradients are projected: in the plane of largest variance, and in a map (PCA, LDA)
+            that is a linear view of the student's features; False where the move is interpolated between
+            the places of the nearest pictures.
         visible: term -> share of the squared length of the gradients that lies in the plane; NaN where
             interpolated.
         variance: share of the features' variance that the plane shows; NaN where interpolated.
@@ -127,7 +129,8 @@ def pull_arrows(
         epoch: one of the result; the last of this student if not given.
         terms: which; all that are on if not given. The sum of all is always there too.
         onto: a map from `embed` that shows the same pictures at this epoch; the student's own plane of
-            largest variance if not given.
+            largest variance if not given. In a PCA or LDA map arrows are exact if it shows at least
+            twice as many pictures as the student has features, so that its axes can be told from them.
         k: neighbours between which places in a map are interpolated.
 
     Raises:
@@ -160,14 +163,21 @@ def pull_arrows(
     step = _STEP * radius / length
     moves = {term: move * step for term, move in moves.items()}
     if onto is None:
-        base, arrows, visible, variance = _in_plane(features, moves)
-        keep = np.arange(len(features))
+        axes = _main_axes(features)
+        base = (features - features.mean(axis=0)) @ axes
+        arrows, visible, variance = _projected(features, moves, axes)
+        keep, exact = np.arange(len(features)), True
         plane = "its own plane of largest variance"
     else:
         keep, base = _places(result, onto, name, when)
         moves = {term: move[keep] for term, move in moves.items()}
-        arrows = _interpolated(features[keep], base, moves, k)
-        visible, variance = dict.fromkeys(moves, float("nan")), float("nan")
+        linear = None if onto.method == "tsne" else _axes_of(features[keep], base)
+        exact = linear is not None
+        if linear is not None:
+            arrows, visible, variance = _projected(features[keep], moves, linear)
+        else:
+            arrows = _interpolated(features[keep], base, moves, k)
+            visible, variance = dict.fromkeys(moves, float("nan")), float("nan")
         plane = f"the {METHODS[onto.method]} map of {len(onto.networks)} network(s)"
     return PullArrows(
         student=name,
@@ -175,7 +185,7 @@ def pull_arrows(
         terms=tuple(moves),
         base=base,
         arrows=arrows,
-        exact=onto is None,
+        exact=exact,
         visible=visible,
         variance=variance,
         labels=result.labels[keep],
@@ -185,22 +195,39 @@ def pull_arrows(
     )
 
 
-def _in_plane(
-    features: np.ndarray, moves: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, float], float]:
-    centred = features - features.mean(axis=0)
-    _, values, vh = svd(centred)
+def _main_axes(features: np.ndarray) -> np.ndarray:
+    """(d, 2), orthonormal: the plane of largest variance."""
+    _, _, vh = svd(features - features.mean(axis=0))
     axes = vh[:2]
     axes = axes * np.where(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
     if len(axes) < 2:
         axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))
-    arrows = {term: move @ axes.T for term, move in moves.items()}
-    visible = {
-        term: float(np.square(arrows[term]).sum() / max(np.square(move).sum(), 1e-300))
-        for term, move in moves.items()
-    }
-    power = np.square(values)
-    return centred @ axes.T, arrows, visible, float(power[:2].sum() / power.sum())
+    return np.asarray(axes.T)
+
+
+def _axes_of(features: np.ndarray, base: np.ndarray) -> np.ndarray | None:
+    """(d, 2) axes of a map, where it is a linear view of (n, d) `features` and n is large enough to tell."""
+    n, width = features.shape
+    if n < 2 * width:
+        return None
+    centred, places = features - features.mean(axis=0), base - base.mean(axis=0)
+    axes = np.linalg.lstsq(centred, places, rcond=1e-6)[0]
+    missed = np.square(places - centred @ axes).sum()
+    return np.asarray(axes) if missed <= _LINEAR * np.square(places).sum() else None
+
+
+def _projected(
+    features: np.ndarray, moves: Mapping[str, np.ndarray], axes: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, float], float]:
+    """Arrows, the share of each move that lies in the plane of `axes`, and that of the features' variance."""
+    flat, _ = np.linalg.qr(axes)
+
+    def share(table: np.ndarray) -> float:
+        return float(np.square(table @ flat).sum() / max(np.square(table).sum(), 1e-300))
+
+    arrows = {term: move @ axes for term, move in moves.items()}
+    visible = {term: share(move) for term, move in moves.items()}
+    return arrows, visible, share(features - features.mean(axis=0))
 
 
 def _places(result: Pull, onto: Embedding, name: str, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -81,7 +81,7 @@ def gather(
         tables.append(mapped)
         own_tables.append(np.asarray(table[shown], np.float64))
         kinds.append(kind)
-        tops.append(_top(view.logits, shown))
+        tops.append(top_three(view.logits, shown))
     return Frame(
         features=np.stack([table[shown] for table in tables]),
         known=np.stack([table[src.fit] for table in tables]),
@@ -93,8 +93,9 @@ def gather(
     )
 
 
-def _top(logits: np.ndarray | None, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 3) most probable classes and their probabilities; -1 and NaN where there are no more."""
+def top_three(logits: np.ndarray | None, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 3) most probable classes of n rows of logits, and their probabilities; -1 and NaN where there are
+    no more."""
     top, share = np.full((len(shown), 3), -1), np.full((len(shown), 3), np.nan)
     if logits is not None:
         every = torch.from_numpy(np.asarray(logits[shown], np.float64)).softmax(dim=1)

@@ -39,9 +39,11 @@ OTHERS: Mapping[str, str] = {
     "nkd": "NKD, gamma 1.5, its target part at temperature 1",
     "dist": "DIST, beta 1, gamma 1",
     "dckd": "DCKD (reconstructed), fusion by the larger, no partner",
+    "skd: softened": "SKD (reconstructed) as it begins: softened by 2, its simplifier adds nothing yet",
 }
-"""Losses of logits alone, by autograd. SKD is not among them: it needs its trained simplifier."""
+"""Losses of logits alone, by autograd. SKD as it ends needs its trained simplifier: `simplified_loss`."""
 
+SOFTENING = 2.0  # SKD's tau
 _DETAILED = 12
 
 
@@ -157,7 +159,7 @@ def logit_gradients(
     seed: int | None = None,
     detail: int = _DETAILED,
 ) -> LogitGradients:
-    """What ce, KD, KD's two parts, DKD, NKD, DIST and DCKD ask for at the logits of the same students.
+    """What ce, KD, KD's two parts, DKD, NKD, DIST, DCKD and SKD ask for at the logits of the same students.
 
     Nothing is trained: this is what each loss would do in the next step, whatever a student was
     trained with. Weights of methods are left out, but for those inside a loss (see `OTHERS`).
@@ -289,6 +291,7 @@ def _gradients(
         "nkd": lambda s, t, y: pure.nkd(s, t, y, temperature=temperature),
         "dist": lambda s, t, y: pure.dist(s, t, temperature=temperature),
         "dckd": lambda s, t, y: pure.hybrid_target(s, t, y, temperature=temperature),
+        "skd: softened": lambda s, t, y: pure.kd(s, t / SOFTENING, temperature),
         **more,
     }
     means = {"kd": "kd", "kd: true class": "tckd", "kd: other classes": "product"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -93,6 +93,38 @@ class LogitDecomposition(Result):
         """Softmax at `temperature` (default the result's own): teacher (n, K), students (S, n, K)."""
         tau = self.temperature if temperature is None else temperature
         return np.exp(log_softmax(self.teacher_logits / tau)), np.exp(log_softmax(self.student_logits / tau))
+
+    def at(
+        self,
+        temperature: float | None = None,
+        places: Sequence[int] | None = None,
+        sweep: Sequence[float] | None = None,
+    ) -> LogitDecomposition:
+        """The same logits taken apart at another temperature, or some of the pictures alone.
+
+        Args:
+            temperature: tau > 0; None keeps it.
+            places: of the pictures in this result; None keeps all.
+            sweep: temperatures for the share of TCKD; None keeps them.
+
+        Raises:
+            ConfigError: a bad temperature, or no picture.
+        """
+        tau = self.temperature if temperature is None else float(temperature)
+        keep = np.arange(len(self.target)) if places is None else np.asarray(list(places), dtype=np.int64)
+        if not len(keep):
+            raise ConfigError("There is no picture to look at; give at least one place.")
+        theirs, own, labels = self.teacher_logits[keep], self.student_logits[:, keep], self.target[keep]
+        return replace(
+            self,
+            temperature=tau,
+            target=labels,
+            index=self.index[keep],
+            images=None if self.images is None else self.images[keep],
+            teacher_logits=theirs,
+            student_logits=own,
+            **_taken_apart(own, theirs, labels, tau, self.sweep.tolist() if sweep is None else sweep),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each student and picture."""
@@ -214,11 +246,6 @@ def logit_decomposition(
     own = np.stack([read_logits(src, name, own_epoch, own_seed, shown) for name in names])
     labels = src.target[shown]
     check_widths(own, theirs)
-    parts = decomposed(own, theirs, labels, temperature)
-    right = theirs.argmax(axis=1) == labels, own.argmax(axis=2) == labels
-    swept = [decomposed(own, theirs, labels, tau) for tau in sweep]
-    logs = np.stack([log_softmax(np.concatenate([theirs[None], own]) / tau) for tau in sweep], axis=2)
-    entropies = -(np.exp(logs) * logs).sum(axis=3)  # (1 + S, n, T)
     return LogitDecomposition(
         students=names,
         roster=src.students,
@@ -232,6 +259,23 @@ def logit_decomposition(
         images=None if src.images is None else src.images[shown],
         teacher_logits=theirs,
         student_logits=own,
+        absent=missing,
+        **_taken_apart(own, theirs, labels, temperature, sweep),
+    )
+
+
+def _taken_apart(
+    own: np.ndarray, theirs: np.ndarray, labels: np.ndarray, temperature: float, sweep: Sequence[float]
+) -> dict[str, Any]:
+    """The fields of `LogitDecomposition` that follow from its logits."""
+    check_temperatures(temperature)
+    check_temperatures(*sweep)
+    parts = decomposed(own, theirs, labels, temperature)
+    right = theirs.argmax(axis=1) == labels, own.argmax(axis=2) == labels
+    swept = [decomposed(own, theirs, labels, tau) for tau in sweep]
+    logs = np.stack([log_softmax(np.concatenate([theirs[None], own]) / tau) for tau in sweep], axis=2)
+    entropies = -(np.exp(logs) * logs).sum(axis=3)  # (1 + S, n, T)
+    return dict(
         p_t_teacher=parts["teacher_target"][0],
         p_t_student=parts["student_target"],
         tckd=parts["tckd"],
@@ -245,7 +289,6 @@ def logit_decomposition(
             [p["tckd"].mean(axis=1) / np.maximum(p["kd"].mean(axis=1), 1e-300) for p in swept], axis=1
         ),
         sweep_kd=np.stack([p["kd"].mean(axis=1) for p in swept], axis=1),
-        absent=missing,
         sweep_entropy=entropies.mean(axis=1),
         sweep_classes=np.exp(entropies).mean(axis=1),
     )

@@ -26,6 +26,13 @@ def signed(share: float, digits: int = 1) -> str:
     return "0." + "0" * digits if float(text) == 0 else text.replace("-", "−")
 
 
+def number(value: float) -> str:
+    """-0.123 -> "−0.12", with a true minus sign; "not known" for what is not finite."""
+    if not np.isfinite(value):
+        return "not known"
+    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
 def listed(items: Sequence[str], last: str = "and") -> str:
     """["a", "b", "c"] -> "a, b and c"."""
     return (

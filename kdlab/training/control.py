@@ -39,6 +39,12 @@ class Control:
             return self._paused
 
     @property
+    def owed(self) -> int:
+        """Single steps that were asked for and are not done yet."""
+        with self._condition:
+            return self._steps if self._open else 0
+
+    @property
     def stopping(self) -> bool:
         """Whether the training that is (or was last) at work has been asked to stop."""
         with self._condition:

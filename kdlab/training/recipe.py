@@ -113,6 +113,11 @@ class Recipe:
                 "full rate; make it shorter."
             )
 
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """Epochs after which the learning rate drops; none for shapes that change it smoothly."""
+        return tuple(self.milestones) if self.shape == "multistep" else ()
+
     # ---- changes --------------------------------------------------------------------------------------
 
     def with_epochs(self, epochs: int) -> Recipe:

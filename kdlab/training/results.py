@@ -158,6 +158,15 @@ class StudyResults(StudyState):
         self._require_student(student)
         return sorted(self._kept(student, self._seed_folder(self._seed(seed))))
 
+    def weight_epochs(self, student: str, seed: int | None = None) -> list[int]:
+        """Epochs at which `network` knows a student: 0 (before training), those kept, and the last one.
+
+        The last one while no epoch is under way: a checkpoint in the middle of an epoch belongs to none.
+        """
+        folder = self._seed_folder(self._seed(seed))
+        last = self._last_whole_epoch(student, folder)
+        return sorted({0, *self.kept_epochs(student, seed), *(() if last is None else (last,))})
+
     def _kept(self, name: str, folder: Path) -> dict[int, int]:
         """Epoch -> step of the kept states at the end of epochs."""
         per = self.steps_per_epoch

@@ -228,5 +228,4 @@ def data_facts(data: ImageData, recipe: Recipe, steps_per_epoch: int) -> DataFac
     size = int(index.max()) + 1
     by_index = torch.full((size,), -1, dtype=torch.int64)
     by_index[index] = labels
-    milestones = recipe.milestones if recipe.shape == "multistep" else ()
-    return DataFacts(size, by_index, data.num_classes, steps_per_epoch, recipe.epochs, tuple(milestones))
+    return DataFacts(size, by_index, data.num_classes, steps_per_epoch, recipe.epochs, recipe.drops)

@@ -181,7 +181,9 @@ class Steering(StudyState):
             raise ConfigError("set needs at least one of weight, enabled and schedule.")
         self._require_going("change a term")
         if "schedule" in change:
-            change["schedule"] = str(trial.terms[term].schedule)
+            asked = trial.terms[term].schedule
+            asked.over(self.epochs, self.recipe.drops)  # refused now, not when it is due
+            change["schedule"] = str(asked)
         text = f"{term} {', '.join(_say(k, v) for k, v in change.items())}"
         command: Command = {"kind": "set", "student": student, "term": term, "change": change, "text": text}
         return self.control.call(self._give, command, at_step, self._seed_number(from_seed))

@@ -109,6 +109,14 @@ class Panel:
             name,
         )
 
+    def reach(self, name: str) -> float:
+        """The last step of a student's loss curve as drawn; 0 where nothing is."""
+        return self.page.evaluate(
+            """name => Array.from(document.querySelector('.kd-figure')._fullData
+                .find(t => t.name === name)?.x ?? []).at(-1) ?? 0""",
+            name,
+        )
+
     def points(self) -> int:
         """Marks in all small plots of the embedding."""
         return self.page.evaluate(
@@ -189,7 +197,7 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     )
     panel.page.get_by_label("Curve by step").select_option("total loss")
     page.until(lambda: "total loss" in panel.notes())
-    page.until(lambda: page.text('[data-student="KD"][data-term="kd"] .kd-raw') == "off")
+    page.until(lambda: page.text('[data-student="KD"][data-term="kd"] .kd-value') == "off")
 
     # pause holds the step exactly; single steps count exactly
     panel.press("Pause")
@@ -212,6 +220,50 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
         lambda: re.fullmatch(r'study.set\("KD", "ce", weight=0.10\d\)', panel.code()), what="for the weight"
     )
     assert page.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == cell
+
+    # a schedule: the editor shows how it would run, or why it cannot; then a dot tells that it differs
+    page.page.get_by_label("ce of KD: schedule").click()
+    form = page.page.get_by_role("form", name="Schedule of ce of KD", exact=True)
+    form.get_by_label("Kind of schedule").select_option("warmup")
+    form.locator("input").fill("0")
+    page.until(lambda: "no schedule" in (form.text_content() or ""), what="for the refusal")
+    assert form.get_by_role("button", name="Set").is_disabled()
+    form.locator("input").fill("400")
+    page.until(lambda: "× 1 in the last" in (form.text_content() or ""), what="for the preview")
+    page.screenshot(pictures / "study_panel_schedule.png")
+    page.page.keyboard.press("Enter")
+    page.until(lambda: not form.is_visible(), what="for the form to close")
+    assert panel.code() == 'study.set("KD", "ce", schedule="warmup:400")'
+    dotted = page.page.locator('[data-student="KD"][data-term="ce"] .kd-schedule.kd-changed')
+    page.until(dotted.count, what="for the dot")
+
+    # reset takes back the schedule, the weight and the switch; solo leaves one term and gives back the others
+    page.page.get_by_role("button", name="Reset KD").click()
+    page.until(lambda: not page.page.locator("[data-name='KD'] .kd-changed").count(), what="for the reset")
+    assert panel.code().splitlines()[-1] == 'study.set("KD", "kd", enabled=True)'
+    solo = page.page.get_by_label("kd of KD: solo")
+    for alone in (True, False):
+        solo.click()
+        page.until(lambda a=alone: solo.get_attribute("aria-pressed") == str(a).lower(), what="for the solo")
+        assert page.page.get_by_label("ce of KD: on or off").is_checked() is not alone
+    panel.switch("kd of KD")
+
+    # the method's card: by the keyboard, and Escape leads back to where it was opened
+    opener = page.page.get_by_label("Method card of KD")
+    opener.press("Enter")
+    card = page.page.get_by_role("dialog", name="Method card")
+    page.until(lambda: "Hinton" in (card.text_content() or ""), what="for the card")
+    assert card.locator("svg[aria-label*='kd reads']").is_visible()
+    page.page.screenshot(path=pictures / "study_panel_card.png")
+    page.page.keyboard.press("Escape")
+    assert not card.is_visible() and opener.evaluate("e => e === document.activeElement")
+
+    # the rest of the epoch (five steps each), and play by the keyboard
+    panel.press("Step epoch")
+    held = page.until(
+        lambda: panel.step() > held and panel.step() % 5 == 0 and panel.step(), what="for the epoch"
+    )
+    assert re.fullmatch(r"study.step\([1-5]\)", panel.code())
     page.page.locator("button[data-do='Play']").focus()
     page.page.keyboard.press("Space")
     page.until(lambda: panel.step() > held + 10, what="for play by keyboard")
@@ -295,12 +347,11 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     assert not page.page.evaluate(_CLIPPED), "labels are cut off at 1280 pixels"
     assert page.page.evaluate(_SIDEWAYS) == [], "the panel must not be scrolled sideways at 1280 pixels"
     # a page loaded again shows all of it, also who came and went, and goes on
-    drawn = {name: len(panel.curve(name)) for name in ("KD", "branch")}
+    reached = {name: panel.reach(name) for name in ("KD", "branch")}
+    assert min(reached.values()) > 0
     load_again(page, panel)
-    for name, count in drawn.items():
-        page.until(
-            lambda n=name, c=count: len(panel.curve(n)) >= c, what=f"for {name}'s curve after the reload"
-        )
+    for name, last in reached.items():
+        page.until(lambda n=name, s=last: panel.reach(n) >= s, what=f"for {name}'s curve after the reload")
     assert "branch: dropped" in panel.notes() and panel.points() > 450
     assert "branch (dropped)" in panel.legend() and "branch" in panel.titles()
     assert "dropped in epoch" in panel.card("branch")
