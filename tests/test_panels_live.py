@@ -182,6 +182,23 @@ def test_frames_keep_the_rate() -> None:
     assert painter.frames <= 13
 
 
+def test_painter_at_rest_draws_nothing_and_then_the_news_of_the_meantime() -> None:
+    board, view = Board(), Listener()
+    painter = Painter(board.subscribe(), [view], hz=100).start()
+    board.post(step=1)
+    assert wait_for(lambda: view.last("step") == 1)
+    painter.rest()
+    time.sleep(0.6)  # what it was waiting for has ended
+    board.post(step=2)
+    board.post(other=3)
+    time.sleep(0.3)
+    assert view.last("step") == 1
+    painter.wake()
+    assert wait_for(lambda: view.last("step") == 2 and view.last("other") == 3)
+    painter.rest()
+    assert painter.close(), "a resting painter can be closed"
+
+
 def test_a_slow_page_slows_the_frames_and_not_the_poster() -> None:
     class SlowPage:
         def wait(self, timeout: float) -> float:

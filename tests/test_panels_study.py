@@ -95,15 +95,16 @@ def test_stepping_starts_a_new_study_on_hold(make_panel: Callable[..., StudyPane
 
 
 def test_a_request_shows_at_once_even_if_the_study_is_slow(make_panel: Callable[..., StudyPanel]) -> None:
-    study = FakeStudy(2000, delay=0.6)
+    study = FakeStudy(2000, delay=3.0)
     panel = make_panel(study)
     ask(panel, "play")
-    until(lambda: study.step_number > 0)
+    until(lambda: study.state == "training")
     ask(panel, "stop")
-    until(lambda: panel.desk.live["label"] == "stopping…", 0.4)
+    until(lambda: panel.desk.live["label"] == "stopping…", 2)
     ask(panel, "set", student="KD", term="kd", enabled=False)
-    until(lambda: panel.desk.live["cells"]["KD"]["kd"]["enabled"] is False, 0.4)
-    until(lambda: panel.desk.live["label"] == "stopped", 5)
+    until(lambda: panel.desk.live["cells"]["KD"]["kd"]["enabled"] is False, 2)
+    assert study.state == "training", "it has not been done yet"
+    until(lambda: panel.desk.live["label"] == "stopped")
 
 
 def test_the_last_frame_is_painted(make_panel: Callable[..., StudyPanel]) -> None:

@@ -59,7 +59,6 @@ class AnalysisPanel(Paced, DrawsPlots):
 
     Attributes:
         values: name of a control -> value; change it with `set`.
-        active: whether it is seen; what nobody sees is not measured.
     """
 
     heading: ClassVar[str] = ""
@@ -68,7 +67,7 @@ class AnalysisPanel(Paced, DrawsPlots):
     defaults: ClassVar[Mapping[str, Any]] = {}
     common: ClassVar[frozenset[str]] = frozenset({"epoch", "seed", "students", "sample"})
     """Controls whose values are those of `shared`."""
-    redraws: ClassVar[bool] = False
+    redraws: bool = False
     """Whether an older result can be drawn for new values, so that the panel reacts while it measures."""
 
     _esm = module("parts.js", "plot.js", "controls.js", "panel.js")
@@ -93,7 +92,7 @@ class AnalysisPanel(Paced, DrawsPlots):
         self.shared = shared or Shared()
         self.jobs = jobs or Jobs(inline=in_cell)
         self.values: dict[str, Any] = dict(self.defaults)
-        self.active = active
+        self._active = active
         self.fig: go.Figure | None = None
         self.result: Any = None
         self._in_cell = in_cell
@@ -112,10 +111,26 @@ class AnalysisPanel(Paced, DrawsPlots):
         answer_while_busy(self)
         pulse = None if in_cell else self
         self.painter = Painter(study.board.subscribe(), [self], hz=hz, pulse=pulse, on_error=self.show_error)
+        self.active = active
         if in_cell:
             self.painter.draw()
         else:
             self.painter.start()
+
+    @property
+    def active(self) -> bool:
+        """Whether the panel is seen; what nobody sees is neither measured nor drawn."""
+        return self._active
+
+    @active.setter
+    def active(self, seen: bool) -> None:
+        self._active = seen
+        if seen:
+            self.painter.wake()
+            self._changed(None)
+        else:
+            self.painter.rest()
+            self.jobs.drop(self)
 
     # ---- for subclasses ----------------------------------------------------------------------------------
 
@@ -290,7 +305,6 @@ class AnalysisPanel(Paced, DrawsPlots):
     def paint(self, news: dict[str, Any]) -> float | None:
         """Bring the panel up to date: measure what is wanted, draw what is measured."""
         if not self.active:
-            self.jobs.drop(self)
             return None
         try:
             offered = self.controls()

@@ -62,6 +62,8 @@ class Painter:
         self._source, self._views = source, list(views)
         self._gap, self._pulse, self._on_error = 1.0 / hz, pulse, on_error
         self._due: dict[int, float] = {}
+        self._awake = threading.Event()
+        self._awake.set()
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="kdlab-painter")
@@ -89,6 +91,14 @@ class Painter:
         self._closing.set()
         return self._thread.ident is None or self._ended.wait(timeout)
 
+    def rest(self) -> None:
+        """Draw nothing until `wake`; news are kept."""
+        self._awake.clear()
+
+    def wake(self) -> None:
+        """Go on drawing after `rest`."""
+        self._awake.set()
+
     @property
     def ended(self) -> bool:
         """Whether the thread has left."""
@@ -98,6 +108,8 @@ class Painter:
         try:
             while True:
                 last = self._closing.is_set()
+                if not last and not self._awake.wait(0.5):
+                    continue
                 news = self._source.take(0.0 if last else self._patience())
                 if news or self._is_due():
                     self._frame(news)

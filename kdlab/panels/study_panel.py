@@ -52,7 +52,7 @@ class StudyPanel(widgets.VBox):
 
     def __init__(self, study: Any, *, hz: float = 8.0, in_cell: bool = False) -> None:
         self.study = study
-        self._in_cell, self._watching = in_cell, False
+        self._in_cell, self._watching, self._active = in_cell, False, True
         self._lock = threading.Lock()  # guards the notes of the callbacks below
         self._requested: tuple[str, float] | None = None
         self._asked: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
@@ -88,6 +88,17 @@ class StudyPanel(widgets.VBox):
         self.painter = Painter(study.board.subscribe(), views, hz=hz, pulse=pulse, on_error=self._show_error)
         if not in_cell:
             self.painter.start()
+
+    @property
+    def active(self) -> bool:
+        """Whether the panel is seen; nothing is drawn, and no snapshot is asked for, while it is not."""
+        return self._active
+
+    @active.setter
+    def active(self, seen: bool) -> None:
+        self._active = seen
+        self.painter.wake() if seen else self.painter.rest()
+        self._draw_at_once()
 
     def watch(self) -> None:
         """Draw on this thread until the training ends; of a panel made with `in_cell`."""
