@@ -11,11 +11,10 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "tests" / "browser"), str(HERE.parent / "tests")]
+sys.path.insert(0, str(HERE.parent / "tests" / "browser"))
 
-from conftest import find_browser  # noqa: E402
 from jupyter_lab import JupyterLab, write_notebook  # noqa: E402
-from page import LabPage, launch  # noqa: E402
+from page import LabPage, find_browser, launch  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 STUDY = """

@@ -29,8 +29,9 @@ os.environ["KDLAB_CACHE"] = str(_SCRATCH / "cache")
 os.environ["IPYTHONDIR"] = str(_SCRATCH / "ipython")
 os.environ["JUPYTER_CONFIG_DIR"] = str(_SCRATCH / "jupyter")
 
-sys.path.insert(0, str(TESTS / "offline"))
+sys.path[:0] = [str(TESTS / "offline"), str(TESTS / "browser")]
 import sitecustomize as offline  # noqa: E402
+from page import find_browser  # noqa: E402
 
 if not hasattr(offline, "attempts"):  # the environment has a sitecustomize of its own, imported before
     _spec = importlib.util.spec_from_file_location(
@@ -39,14 +40,6 @@ if not hasattr(offline, "attempts"):  # the environment has a sitecustomize of i
     assert _spec is not None and _spec.loader is not None
     offline = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(offline)
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-def find_browser() -> str | None:
-    """Path of a Chromium: KDLAB_CHROMIUM, else the first one on PATH."""
-    named = os.environ.get("KDLAB_CHROMIUM")
-    return named or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

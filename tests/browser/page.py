@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +25,27 @@ _FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+_CLICK_TO_ANSWER = """label => new Promise((resolve) => {
+    const control = document.querySelector(`[aria-label="${label}"]`);
+    const code = document.querySelector(".kd-python-text");
+    const start = performance.now();
+    let shown = null;
+    new MutationObserver((_, observer) => {
+        observer.disconnect();
+        resolve({ shown, answered: performance.now() - start });
+    }).observe(code, { childList: true, characterData: true, subtree: true });
+    control.click();
+    requestAnimationFrame(() => { shown = performance.now() - start; });
+})"""
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium: KDLAB_CHROMIUM, else what kdlab makes pictures with."""
+    from kdlab.plots import export
+
+    return os.environ.get("KDLAB_CHROMIUM") or export.find_browser()
 
 
 def launch(playwright: Any, executable: str) -> Any:
@@ -121,6 +143,10 @@ class LabPage:
             f"{text}; kernel {self.kernel_status() or 'not there'}; page in {picture}; "
             f"console: {self.problems or 'quiet'}; errors of cells: {errors or 'none'}"
         )
+
+    def click_to_answer(self, label: str) -> dict[str, float]:
+        """Click a control; milliseconds until the page has "shown" it, and the kernel has "answered"."""
+        return self.page.evaluate(_CLICK_TO_ANSWER, label)
 
     def screenshot(self, path: Path, selector: str = ".jp-Notebook") -> Path:
         """A picture of the first element that `selector` finds."""

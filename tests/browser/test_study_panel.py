@@ -40,18 +40,6 @@ errors = panel.desk.live["errors"]
 print("MARKS", marks, "STATE", study.state, "PAINTER", panel.painter.error, "ERRORS", errors, "END")
 """
 
-_CLICK_TO_ANSWER = """label => new Promise((resolve) => {
-    const control = document.querySelector(`[aria-label="${label}"]`);
-    const code = document.querySelector(".kd-python-text");
-    const start = performance.now();
-    let shown = null;
-    new MutationObserver((_, observer) => {
-        observer.disconnect();
-        resolve({ shown, answered: performance.now() - start });
-    }).observe(code, { childList: true, characterData: true, subtree: true });
-    control.click();
-    requestAnimationFrame(() => { shown = performance.now() - start; });
-})"""
 _CLIPPED = """() => [...document.querySelectorAll(".kd-panel button, .kd-card, .kd-row, .kd-state")]
     .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)"""
 
@@ -180,7 +168,7 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     page.until(lambda: panel.points() > 300, what="for the embedding")
 
     # switch a term off: the desk answers at once, the mark and the end of its curve follow
-    took = page.page.evaluate(_CLICK_TO_ANSWER, "kd of KD: on or off")
+    took = page.click_to_answer("kd of KD: on or off")
     print(
         f"\nswitch shown after {took['shown']:.0f} ms, answered by the kernel after {took['answered']:.0f} ms"
     )
