@@ -67,8 +67,8 @@ class AttentionPanel(PicturePanel):
     }
 
     def __init__(self, study: Any, **options: Any) -> None:
-        self._weights: tuple[Hashable, dict[tuple[int, str], frozenset[int]]] = (None, {})
         self._now: Moment | None = None
+        self._seen_now: Moment | None = None
         super().__init__(study, **options)
 
     # ---- which epochs and pictures ---------------------------------------------------------------------
@@ -78,7 +78,7 @@ class AttentionPanel(PicturePanel):
         if seed is None or not self.needs_weights():
             return known
         names = [network] if network else self._wanted_students()
-        return [epoch for epoch in known if any(epoch in self._weight_epochs(seed, name) for name in names)]
+        return sorted({epoch for name in names for epoch in self.stock.weight_epochs(seed, name)})
 
     def needs_weights(self) -> bool:
         """Whether networks must be asked, because maps of this kind or of these pictures were not kept."""
@@ -94,16 +94,6 @@ class AttentionPanel(PicturePanel):
     def _wanted_students(self) -> list[str]:
         chosen = [name for name in self.study.names if name in self.shared.students]
         return chosen or list(self.study.names)
-
-    def _weight_epochs(self, seed: int, name: str) -> frozenset[int]:
-        """Epochs of which weights are there; files are looked at when there may be new ones."""
-        key = self.stock.key
-        if self._weights[0] != key:
-            self._weights = (key, {})
-        known = self._weights[1]
-        if (seed, name) not in known:
-            known[seed, name] = frozenset(self.study.weight_epochs(name, seed))
-        return known[seed, name]
 
     def missing_epochs(self) -> list[int]:
         """Epochs that have a snapshot, but no weights, where those are needed."""
@@ -135,7 +125,7 @@ class AttentionPanel(PicturePanel):
                 "control",
                 "Untrained network",
                 value["control"],
-                hidden=not explains or not self.study.teacher_name,
+                hidden=not self.study.teacher_name,
                 title="Also measure how far the maps of an untrained network agree with the teacher's",
             ),
             self.students_control(),
@@ -172,17 +162,19 @@ class AttentionPanel(PicturePanel):
         else:
             batch = places if several or pixels else tuple(self.page(_TOGETHER))
         self._now = Moment(seed, epoch, names, method, batch, places, sample, kept)
-        about = self.arguments(seed, names)
+        about, control = self.arguments(seed, names), bool(self.values["control"])
         given = "study" if kept else f"study, {list(batch)}"
         if method == "attention":
-            code = f"kdlab.probes.attention_maps({given}, epochs={epoch}{about})"
+            compared = control and study.teacher_name and epoch and any(0 in self.epochs(n) for n in names)
+            epochs = [0, epoch] if compared else [epoch]  # how alike they were before training
+            code = f"kdlab.probes.attention_maps({given}, epochs={epochs}{about})"
             samples = None if kept else batch
 
-            def compute() -> Any:
-                return probes.attention_maps(study, samples, epochs=epoch, students=names, seed=seed)
+            def look() -> Any:
+                return probes.attention_maps(study, samples, epochs=epochs, students=names, seed=seed)
 
-            return Want((method, seed, epoch, names, batch), compute, code)
-        class_, control = self.value("class", self._classes()), bool(self.values["control"])
+            return Want((method, seed, *epochs, names, batch), look, code)
+        class_ = self.value("class", self._classes())
         measure: Callable[..., Any] = probes.attributions if pixels else probes.stage_attributions
         options = dict(method=method, class_=class_, epoch=epoch, controls=control)
         text = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -215,6 +207,7 @@ class AttentionPanel(PicturePanel):
         return "difference" if self.study.teacher_name and self.values["show"] == "difference" else "maps"
 
     def draw(self, result: Any) -> go.Figure:
+        self._seen_now = self._now
         return plots.map_wall(result, **self._options(), dark=self.dark)
 
     def code(self, want: Want, result: Any) -> str:
@@ -231,7 +224,9 @@ class AttentionPanel(PicturePanel):
             filter(
                 None,
                 [
-                    self.told(self._now.sample) if len(rows) == 1 else f"Of {self.kind_in_words()}.",
+                    self.told(self._now.sample)
+                    if len(rows) == 1
+                    else f"{len(rows)} of {self.kind_in_words()}.",
                     attention_words.what(read, self._now.epoch, self._now.seed, self._what()),
                     attention_words.agreement(read, rows, depths),
                     attention_words.why_missing(self.missing_epochs()),
@@ -241,6 +236,7 @@ class AttentionPanel(PicturePanel):
 
     def touched(self, what: str, points: Points | None) -> None:
         """A click on a map puts its picture under the microscope."""
-        if what == "click" and points and self.fig is not None and self._now is not None:
-            trace = self.fig.data[points[0][0]]
-            self.set("sample", self._now.batch[trace.meta["place"]])
+        now, fig = self._seen_now, self.fig
+        if what == "click" and points and fig is not None and now is not None:
+            place = now.batch[fig.data[points[0][0]].meta["place"]]
+            self.set("sample", place)

@@ -42,8 +42,13 @@ def agreement(read: MapReading, rows: Sequence[int], depths: Sequence[int]) -> s
     many = len(depths) > 1
     of = plural(len(rows), "picture") if len(rows) > 1 else "this picture"
     beside = []
+    untrained = (
+        "the same students before training"
+        if isinstance(read.about, AttentionMaps)
+        else "an untrained network"
+    )
     for comparison, words in (
-        (UNTRAINED, "an untrained network"),
+        (UNTRAINED, untrained),
         (SHUFFLED, "the teacher's maps of another picture"),
     ):
         values = [_mean(read, name, rows, depths, comparison) for name in read.students]

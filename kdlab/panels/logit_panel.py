@@ -13,9 +13,10 @@ from kdlab.errors import ConfigError
 from kdlab.panels import controls, logit_words
 from kdlab.panels.analysis import Want
 from kdlab.panels.controls import Control
-from kdlab.panels.picking import ALL, PicturePanel
+from kdlab.panels.picking import ALL, CLASS, DIFFER, WRONG, PicturePanel
 from kdlab.probes.gradients import CLOSED, OTHERS
 from kdlab.probes.logits import LogitDecomposition
+from kdlab.probes.words import call
 
 VIEWS = (
     ("answers", "what they answer"),
@@ -67,7 +68,7 @@ class LogitPanel(PicturePanel):
 
     def __init__(self, study: Any, **options: Any) -> None:
         self._now: Moment | None = None
-        self._taken: tuple[Hashable, LogitDecomposition | None] = (None, None)
+        self._pool: tuple[tuple[Any, ...], LogitDecomposition] | None = None
         super().__init__(study, **options)
 
     # ---- the panel ---------------------------------------------------------------------------------------
@@ -78,8 +79,8 @@ class LogitPanel(PicturePanel):
         curves = [c for c in CURVES if c[0] != "classes" or value["unit"] == "pool"]
         whole = view in ("gradients", "classes", "dark")  # always of all pictures of the kind
         return [
-            controls.select("view", "Show", VIEWS, self.value("view", VIEWS)),
             *self.picture_controls(),
+            controls.select("view", "Show", VIEWS, self.value("view", VIEWS)),
             controls.select("unit", "Of", UNITS, self.value("unit", UNITS), hidden=whole),
             controls.slide("temperature", "Temperature", 0.5, 16.0, self._temperature(), log=True),
             controls.tick("log", "Logarithmic", value["log"], hidden=view != "answers"),
@@ -93,7 +94,7 @@ class LogitPanel(PicturePanel):
         ]
 
     def _temperature(self) -> float:
-        return min(max(float(self.values["temperature"]), 0.5), 16.0)
+        return min(max(float(f"{self.values['temperature']:.4g}"), 0.5), 16.0)
 
     def _student(self) -> str | None:
         name = self.value("student", [(name, name) for name in self.students()])
@@ -104,35 +105,21 @@ class LogitPanel(PicturePanel):
         return "target" if curve == "classes" and self.values["unit"] == "one" else curve
 
     def want(self) -> Want:
-        seed, epoch, names = self.moment()
+        view, tau, sample = str(self.values["view"]), self._temperature(), self.sample()
+        seed, epoch, names = self.moment(self.epochs() if view == "epochs" else None)
         if not self.study.teacher_name:
             raise ConfigError(
                 "This study has no teacher, and logits are taken apart against a teacher's; make one with "
                 "Study(teacher=...)."
             )
-        view, tau, sample = str(self.values["view"]), self._temperature(), self.sample()
         if view == "dark" and self.study.data.num_classes < 3:
             raise ConfigError("With two classes there is one wrong class; choose another view.")
-        places = self._places(view, sample)
-        self._now = Moment(view, seed, epoch, names, sample, places, tau)
-        study, about = self.study, self.arguments(seed, names)
+        self._now = now = Moment(view, seed, epoch, names, sample, self._places(view, sample), tau)
         if view == "gradients":
-            return self._gradients(self._now)
+            return self._gradients(now)
         if view == "epochs":
-            epochs = tuple(self.epochs())
-            chosen = "" if places is None else f", {list(places)}"
-            single = "" if len(names) == len(study.names) else f", students={list(names)!r}"
-            code = (
-                f"kdlab.probes.logit_history(study{chosen}, temperature={tau:g}, epochs={list(epochs)}, "
-                f"seeds={seed}{single})"
-            )
-
-            def follow() -> Any:
-                return probes.logit_history(
-                    study, places, temperature=tau, epochs=epochs, seeds=seed, students=names
-                )
-
-            return Want(("history", seed, epochs, names, places, tau), follow, code)
+            return self._history(now)
+        study, about = self.study, self.arguments(seed, names)
 
         def take() -> Any:
             return probes.logit_decomposition(study, epoch=epoch, seed=seed, students=names)
@@ -151,39 +138,58 @@ class LogitPanel(PicturePanel):
             raise ConfigError(f"There is nothing to show of {self.kind_in_words()}; choose other pictures.")
         return tuple(int(place) for place in places)
 
+    def _history(self, now: Moment) -> Want:
+        study, epochs = self.study, tuple(self.epochs())
+        options: dict[str, Any] = dict(temperature=now.temperature, epochs=list(epochs), seeds=now.seed)
+        chosen = {} if len(now.names) == len(study.names) else {"students": list(now.names)}
+        line, places = self._found(now)
+        code = line + call(
+            "kdlab.probes.logit_history", "study", *filter(None, [places]), **options, **chosen
+        )
+
+        def follow() -> Any:
+            return probes.logit_history(study, now.places, **options, students=now.names)
+
+        return Want(("history", now.seed, epochs, now.names, now.places, now.temperature), follow, code)
+
     def _gradients(self, now: Moment) -> Want:
         """One student; the picture under the microscope stands first, the others are its batch."""
         study, name = self.study, self._student()
         names = (name,) if name in now.names else now.names[:1]
-        others = range(len(self.evaluation)) if now.places is None else now.places
+        count = len(self.evaluation)
+        others = range(count) if now.places is None else now.places
         places = (now.sample, *[place for place in others if place != now.sample][: _MOST - 1])
-        learnt = [n for n in study.names if self._simplifies(n, now.epoch, now.seed)]
-        about = self.arguments(now.seed, names)
-        options = dict(temperature=now.temperature, epoch=now.epoch, detail=1)
-        text = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        makers = [
-            f"'skd: {n}': kdlab.probes.simplified_loss(study, {n!r}, {list(places)}, epoch={now.epoch}, "
-            f"temperature={now.temperature!r}, seed={now.seed})"
-            for n in learnt
-        ]
-        more = f", more={{{', '.join(makers)}}}" if makers else ""
-        text = f"{text}, losses={list(LOSSES)!r}{more}{about}"
-        code = f"kdlab.probes.logit_gradients(study, {list(places)}, {text})"
+        learnt = {f"skd: learnt by {n}": n for n in study.names if self._simplifies(n, now.epoch, now.seed)}
+        moment: dict[str, Any] = dict(temperature=now.temperature, epoch=now.epoch, seed=now.seed)
+        options: dict[str, Any] = dict(students=list(names), losses=list(LOSSES), detail=1)
 
         def pull() -> Any:
-            given = dict(epoch=now.epoch, seed=now.seed, temperature=now.temperature)
-            own = {f"skd: {n}": probes.simplified_loss(study, n, places, **given) for n in learnt}  # type: ignore[arg-type]
-            return probes.logit_gradients(
-                study,
-                places,
-                losses=LOSSES,
-                more=own,
-                students=names,
-                detail=1,
-                **given,  # type: ignore[arg-type]
-            )
+            own = {loss: probes.simplified_loss(study, n, places, **moment) for loss, n in learnt.items()}
+            return probes.logit_gradients(study, places, **moment, **options, more=own)
 
-        return Want(("pull", now.seed, now.epoch, names, places, now.temperature, *learnt), pull, code)
+        line, whole = self._found(now)
+        line += f"places = [{now.sample}, *(p for p in {whole or f'range({count})'} if p != {now.sample})]"
+        line += f"[:{_MOST}]\n"
+        own = [
+            f"{loss!r}: {call('kdlab.probes.simplified_loss', 'study', repr(n), 'places', **moment)}"
+            for loss, n in learnt.items()
+        ]
+        more = f", more={{{', '.join(own)}}})" if own else ")"
+        code = line + call("kdlab.probes.logit_gradients", "study", "places", **moment, **options)[:-1] + more
+        return Want(("pull", *moment.values(), names, places, *learnt), pull, code)
+
+    def _found(self, now: Moment) -> tuple[str, str]:
+        """A line of Python that finds the places of the pictures, and the places; "", "" for all."""
+        if now.places is None:
+            return "", ""
+        kind, _, name = self.kind().partition(":")
+        by = {CLASS: "label", WRONG: "wrong", DIFFER: "differs"}.get(f"{kind}:")
+        if by is None or now.places == (now.sample,):
+            return "", str(list(now.places))
+        value = name if by == "label" else repr(name)
+        about = self.arguments(now.seed, self.study.names)
+        found = f"kdlab.probes.logit_decomposition(study, epoch={now.epoch}{about}).where({by}={value})"
+        return f"places = {found}\n", "places"
 
     def _simplifies(self, name: str, epoch: int, seed: int) -> bool:
         """Whether a student has learnt SKD's simplifier, and it is there at that epoch."""
@@ -202,10 +208,14 @@ class LogitPanel(PicturePanel):
         now = self._now
         if now is None or not isinstance(result, LogitDecomposition):
             return result
-        key = (id(result), now)
-        if self._taken[0] != key:
-            self._taken = (key, result.at(now.temperature, now.places, SWEEP))
-        return self._taken[1]
+        sweep = SWEEP if now.view == "sweep" else None
+        pool, of = self._pool, (result, now.places, sweep)
+        if pool is None or pool[0][0] is not result or pool[0][1:] != of[1:]:
+            whole = now.places is None and sweep is None
+            self._pool = pool = of, result if whole else result.at(None, now.places, sweep)
+        if pool[1].temperature != now.temperature:  # what a temperature does not change stays
+            self._pool = pool = of, pool[1].at(now.temperature)
+        return pool[1]
 
     def draw(self, result: Any) -> go.Figure:
         name, options = self._plot()
@@ -227,19 +237,20 @@ class LogitPanel(PicturePanel):
         now = self._now
         assert now is not None
         name, options = self._plot()
-        taken = want.code
+        line, _, taken = want.code.rpartition("\n")
+        lines = [line] if line else []
         if isinstance(result, LogitDecomposition):
-            sweep = f", sweep={list(SWEEP)}" if now.view == "sweep" else ""
-            places = "" if now.places is None else f", {list(now.places)}"
-            taken = f"{want.code}.at({now.temperature:g}{places}{sweep})"
-        text = "".join(f", {key}={value!r}" for key, value in options.items())
-        return f"kdlab.plots.{name}({taken}{text})"
+            line, places = self._found(now)
+            lines += [line.strip()] if line else []
+            sweep = {"sweep": list(SWEEP)} if now.view == "sweep" else {}
+            taken = call(f"{taken}.at", f"{now.temperature:g}", *filter(None, [places]), **sweep)
+        return "\n".join([*lines, call(f"kdlab.plots.{name}", taken, **options)])
 
     def say(self, result: Any) -> str:
         now = self._now
         assert now is not None
-        one = now.places is not None and len(now.places) == 1
-        start = self.told(now.sample) if one else f"Of {self.kind_in_words()}."
+        one = now.places == (now.sample,)
+        start = self.told(now.sample) if one else f"Means over {self.kind_in_words()}."
         when = "" if now.view == "epochs" else f"After epoch {now.epoch}, seed {now.seed}."
         if now.view == "gradients":
             return " ".join(

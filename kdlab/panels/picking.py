@@ -13,6 +13,7 @@ from kdlab.errors import ConfigError, StudyError
 from kdlab.panels import controls
 from kdlab.panels.analysis import AnalysisPanel
 from kdlab.panels.controls import Control
+from kdlab.panels.over_seeds import UNTRAINED
 from kdlab.plots.pictures import png
 from kdlab.plots.theme import shortened
 from kdlab.probes.outputs import log_softmax
@@ -20,6 +21,7 @@ from kdlab.probes.words import listed, percent, plural
 
 STRIP = 40  # thumbnails at a time
 _KEPT = 64  # tables of logits
+_SAID = 0.005  # least probability of a second choice that is told
 ALL, CHOSEN, CLASS, WRONG, DIFFER = "all", "chosen", "class:", "wrong:", "differ:"
 
 
@@ -188,10 +190,14 @@ class PicturePanel(AnalysisPanel):
         chosen = self.shared.samples if kind == CHOSEN else ()
         return kind, chosen, self.sample(), self.epoch(), self.seed(), self.students()
 
-    def _thumbnail(self, place: int, whose: str) -> dict[str, Any]:
+    def picture_of(self, place: int) -> str:
+        """A small picture as a data address."""
         if place not in self._thumbnails:
             image = np.asarray(self.study.probe_set.images[int(self.evaluation[place])])
             self._thumbnails[place] = png(image, 56)
+        return self._thumbnails[place]
+
+    def _thumbnail(self, place: int, whose: str) -> dict[str, Any]:
         label = int(self.labels[place])
         lines = [shortened(self.class_name(label), 11)]
         if self.study.teacher_name:
@@ -204,7 +210,7 @@ class PicturePanel(AnalysisPanel):
             lines.append(f"{right} of {len(own)} right")
         return {
             "id": place,
-            "src": self._thumbnails[place],
+            "src": self.picture_of(place),
             "text": "\n".join(filter(None, lines)),
             "title": self.told(place),
             "chosen": place == self.sample(),
@@ -234,30 +240,38 @@ class PicturePanel(AnalysisPanel):
         return f"all {plural(len(self.places()), 'evaluation picture')}"
 
     def told(self, place: int, networks: Sequence[str] | None = None) -> str:
-        """A picture and what networks answer: "Picture 12, true class 3: the teacher says 3 (97 %), ..."."""
+        """A picture and what networks answer: "Picture 12, true class 3. Right: KD (97 %). Wrong: ..."."""
         label = int(self.labels[place])
         names = [*([self.study.teacher_name] if self.study.teacher_name else []), *self.students()]
-        said = [self._answer(name, place, label) for name in (names if networks is None else networks)]
-        start = f"Picture {place}, true class {self.class_name(label)}"
-        return f"{start}: {'; '.join(filter(None, said))}." if any(said) else f"{start}."
+        right: list[str] = []
+        wrong: list[str] = []
+        for name in names if networks is None else networks:
+            shown = self.shown(name)
+            if shown is not None:
+                told = self._answer(name, shown.sure[place], label)
+                (right if shown.said[place] == label else wrong).append(told)
+        text = f"Picture {place}, true class {self.class_name(label)}."
+        text += f" Right: {listed(right)}." if right else ""
+        return text + (f" Wrong: {listed(wrong)}." if wrong else "")
 
-    def _answer(self, name: str, place: int, label: int) -> str:
-        shown = self.shown(name)
-        if shown is None:
-            return ""
-        order = np.argsort(-shown.sure[place], kind="stable")
-        first, second = int(order[0]), int(order[1]) if len(order) > 1 else None
+    def _answer(self, name: str, sure: np.ndarray, label: int) -> str:
+        """Of (K,) probabilities: the class where it is wrong, how likely, and the teacher's second choice."""
+        order = [int(c) for c in np.argsort(-sure, kind="stable")[:2]]
         teacher = name == self.study.teacher_name
-        text = f"{'the teacher' if teacher else name} says {self.class_name(first)} "
-        text += f"({percent(shown.sure[place, first], 0)})"
-        if teacher and second is not None:
-            text += f", then {self.class_name(second)} ({percent(shown.sure[place, second], 0)})"
-        return text + ("" if first == label else ", which is wrong")
+        text = "the teacher" if teacher else name
+        text += "" if order[0] == label else f" says {self.class_name(order[0])}"
+        text += f" ({percent(sure[order[0]], 0)}"
+        if teacher and len(order) > 1 and sure[order[1]] >= _SAID:
+            text += f", then {self.class_name(order[1])}: {percent(sure[order[1]], 0)}"
+        return f"{text})"
 
     # ---- the moment --------------------------------------------------------------------------------------
 
-    def moment(self) -> tuple[int, int, tuple[str, ...]]:
+    def moment(self, epochs: Sequence[int] | None = None) -> tuple[int, int, tuple[str, ...]]:
         """Seed, epoch, and those of the shown students that have something to show there.
+
+        Args:
+            epochs: that are shown; the shown one alone if not given.
 
         Raises:
             StudyError: nothing has been trained yet.
@@ -265,8 +279,9 @@ class PicturePanel(AnalysisPanel):
         """
         seed, epoch = self.seed(), self.epoch()
         if seed is None or epoch is None:
-            raise StudyError("Nothing has been trained yet: press Play in the study's panel, or study.fit().")
-        names = tuple(name for name in self.students() if epoch in self.epochs(name))
+            raise StudyError(UNTRAINED)
+        shown = {epoch} if epochs is None else set(epochs)
+        names = tuple(name for name in self.students() if shown & set(self.epochs(name)))
         if not names:
             raise ConfigError(
                 f"There is nothing of {listed(list(self.students()), 'or')} at epoch {epoch}; move the epoch "

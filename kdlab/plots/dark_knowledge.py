@@ -61,6 +61,8 @@ def dark_knowledge(
             told = f"{head} − teacher"
             fig.add_trace(_map(table - teacher, names, told, "coloraxis2"), row=2, col=column)
     few = len(names) <= _MOST_TICKS
+    small = dict(size=10 if columns > 3 else 12)
+    upright = -90 if max(map(len, names)) > 1 else 0
     fig.update_xaxes(showgrid=False, showticklabels=False, ticks="", constrain="domain")
     fig.update_yaxes(autorange="reversed", showgrid=False, showticklabels=False, ticks="", constrain="domain")
     for number, axis in enumerate(fig.select_yaxes()):
@@ -68,11 +70,16 @@ def dark_knowledge(
         first = number % columns == (1 if difference and number >= columns else 0)
         if few and first:
             axis.update(tickvals=names, ticktext=[shortened(n, 11) for n in names], showticklabels=True)
+            axis.tickfont = small
     for number, axis in enumerate(fig.select_xaxes()):
         if few and (number >= columns or not difference or number == 0):
             axis.update(
-                tickvals=names, ticktext=[shortened(n, 8) for n in names], showticklabels=True, tickangle=-90
+                tickvals=names,
+                ticktext=[shortened(n, 8) for n in names],
+                showticklabels=True,
+                tickangle=upright,
             )
+            axis.tickfont = small
     fig.update_xaxes(title="other class", row=rows)
     fig.update_xaxes(title="other class", row=1, col=1)
     fig.update_yaxes(title="true class", row=1, col=1)
@@ -101,6 +108,7 @@ def dark_knowledge(
             )
         )
     cell = min(300, (theme.WIDTH - 190) // columns)
+    theme.small_titles(fig)
     return theme.apply(
         fig,
         summary=_summary(result, teacher, students, names),

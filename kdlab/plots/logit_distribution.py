@@ -79,7 +79,7 @@ def logit_distribution(
         _show_picture(fig, one)
     theme.apply(fig, summary=_summary(one), title=title, height=450)
     theme.small_titles(fig)
-    fig.update_layout(margin=dict(t=84 + (30 if title else 0), l=56, b=84))
+    fig.update_layout(margin=dict(t=60 + (30 if title else 0), l=56, b=84))
     return theme.recolour(fig, dark=True) if dark else fig
 
 

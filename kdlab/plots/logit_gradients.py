@@ -64,8 +64,8 @@ def logit_gradients(
             "mean cosine between two pulls",
         ),
         vertical_spacing=0.2,
-        horizontal_spacing=0.12,
-        column_widths=[0.47, 0.53],
+        horizontal_spacing=0.11,
+        column_widths=[0.46, 0.54],
         row_heights=[0.55, 0.45],
     )
     plane = _plane(result, s, places)
@@ -101,9 +101,9 @@ def logit_gradients(
         x=list(result.losses),
         y=list(result.losses),
         z=cosine,
-        text=[["" if np.isnan(v) else f"{v:.2f}".replace("-", "−") for v in row] for row in cosine],
+        text=[[_short(v) for v in row] for row in cosine],
         texttemplate="%{text}",
-        textfont=dict(size=11, color="#111111"),
+        textfont=dict(size=10.5, color="#111111"),
         colorscale=[list(stop) for stop in theme.DIVERGING],
         zmin=-1.6,  # so that black figures are readable on the colours of -1 and 1
         zmax=1.6,
@@ -124,10 +124,11 @@ def logit_gradients(
         row=2,
         col=1,
     )
+    rows = [len(result.losses) - 0.5, -0.5]  # one row for each loss, the same in both plots
     fig.update_yaxes(
-        type="category", categoryorder="array", categoryarray=list(result.losses[::-1]), row=2, col=1
+        type="category", categoryorder="array", categoryarray=list(result.losses), range=rows, row=2, col=1
     )
-    fig.update_yaxes(autorange="reversed", showgrid=False, row=2, col=2)
+    fig.update_yaxes(range=rows, showgrid=False, showticklabels=False, ticks="", row=2, col=2)
     fig.update_xaxes(
         showgrid=False,
         tickangle=-35,
@@ -162,11 +163,18 @@ def logit_gradients(
         height=790 + (theme.SLIDER_HEIGHT if layout else 0),
         **layout,
     )
+    theme.small_titles(fig)
     fig.update_layout(
-        margin=dict(t=150 + (30 if title else 0), r=16, l=90),
-        legend=dict(y=1.085, itemwidth=30, font=dict(size=12)),
+        margin=dict(t=164 + (30 if title else 0), r=16, l=90),
+        legend=dict(y=1.06, itemwidth=30, font=dict(size=12)),
     )
     return theme.recolour(fig, dark=True) if dark else fig
+
+
+def _short(cosine: float) -> str:
+    """In few letters: "−.31"; "" where there is none."""
+    text = "" if np.isnan(cosine) else f"{cosine + 0.0:.2f}"
+    return text.replace("0.", ".").replace("-", "−").replace("−.00", ".00")
 
 
 def _plane(result: LogitGradients, s: int, places: Sequence[int]) -> tuple[list[float], list[float]]:
@@ -284,7 +292,7 @@ def _told(result: LogitGradients, s: int, number: int) -> dict[str, Any]:
         yref="paper",
         xanchor="left",
         yanchor="bottom",
-        yshift=104,
+        yshift=124,
         showarrow=False,
         text=text,
         font=dict(size=14, color=theme.INK),

@@ -233,7 +233,8 @@ def logit_classes(result: LogitDecomposition, *, title: str | None = None, dark:
         f"largest loss, mean over students, is on class {result.class_names[hardest]}."
     )
     theme.apply(fig, summary=summary, title=title, height=560)
-    fig.update_layout(legend=dict(y=1.06), margin=dict(t=92))
+    theme.small_titles(fig)
+    fig.update_layout(legend=dict(y=1.06), margin=dict(t=80))
     return theme.recolour(fig, dark=True) if dark else fig
 
 
@@ -286,8 +287,9 @@ def logit_sweep(result: LogitDecomposition, *, title: str | None = None, dark: b
         )
         fig.update_yaxes(title="effective number of classes", range=[0, 1.14 * classes], row=1, col=2)
     fig.add_vline(x=result.temperature, line=dict(color=theme.MUTED, width=1.2, dash="dash"))
+    told = result.sweep[:: -(-len(result.sweep) // 6)]  # as many numbers as fit
     fig.update_xaxes(
-        title="temperature τ", type="log", tickvals=result.sweep, ticktext=[f"{t:g}" for t in result.sweep]
+        title="temperature τ", type="log", tickvals=told, ticktext=[f"{t:g}" for t in told], tickangle=0
     )
     fig.update_yaxes(title="share of TCKD in the KD loss (%)", range=[0, 102], row=1, col=1)
     order = ", ".join(
@@ -302,4 +304,5 @@ def logit_sweep(result: LogitDecomposition, *, title: str | None = None, dark: b
             f" The teacher spreads over {first:.1f} of {result.teacher_logits.shape[1]} classes at "
             f"temperature {result.sweep[0]:g} and over {last:.1f} at {result.sweep[-1]:g}."
         )
+    theme.small_titles(fig)
     return theme.apply(fig, summary=summary, title=title, height=400, dark=dark)

@@ -94,13 +94,17 @@ class MapReading:
         return self._part(depth).difference(name, self.epoch)
 
     def score(self, name: str, depth: int, measure: str, comparison: str = TEACHER) -> np.ndarray | None:
-        """(m,) agreement with the teacher, see `kdlab.probes.agreement`; None where nothing was compared."""
+        """(m,) agreement with the teacher, see `kdlab.probes.agreement`; None where nothing was compared.
+
+        The control UNTRAINED of activation maps is the same student before training.
+        """
         if not isinstance(self.result, AttentionMaps):
             found = self._part(depth).agreement
             return None if found is None else found.scores.get((name, self.epoch, comparison, measure))
-        key = name, self.epoch, self.result.stages[name][depth]
-        if comparison != TEACHER:
+        if comparison not in (TEACHER, UNTRAINED) or (comparison == UNTRAINED and self.epoch == 0):
             return None
+        epoch = self.epoch if comparison == TEACHER else 0  # before training, where it is in the result
+        key = name, epoch, self.result.stages[name][depth]
         return self.result.cosine.get(key) if measure == "cosine" else self.result.scores.get((*key, measure))
 
     def predicted(self, name: str) -> np.ndarray | None:
@@ -127,7 +131,8 @@ class MapReading:
             lines = [f"cos {cosines[place]:.2f}", *lines]
         control = self.score(name, depth, "spearman", UNTRAINED)
         if control is not None and np.isfinite(control[place]):
-            lines.append(f"untrained {control[place]:.2f}")
+            before = "epoch 0:" if isinstance(self.result, AttentionMaps) else "untrained"
+            lines.append(f"{before} {control[place]:.2f}")
         return [line.replace("-", "−") for line in lines]
 
     def places(self, samples: Sequence[int] | None, most: int) -> list[int]:

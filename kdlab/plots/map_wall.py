@@ -54,7 +54,7 @@ def map_wall(
     Every map is in units of its own root mean square, so that 1 is what an even map has. The scale is
     that of all pictures in the result. Under a student's map stands its agreement with the teacher's: the
     rank correlation ρ (1 is equal order, 0 is chance), beside it, where it was measured, that of an
-    untrained network.
+    untrained network or of the student before training.
 
     Args:
         result: from `kdlab.probes.attention_maps`, `stage_attributions` or `attributions`.
@@ -269,7 +269,7 @@ def _colorbar(read: MapReading, show: str) -> dict[str, Any]:
     """Below the wall, where the wall begins."""
     what = "attention" if isinstance(read.about, AttentionMaps) else "evidence"
     unit = "1 = as in an even map" if isinstance(read.about, AttentionMaps) else "1 = root mean square"
-    text = f"{what}, student minus teacher ({unit})" if show == "difference" else f"{what} ({unit})"
+    text = f"student − teacher ({unit})" if show == "difference" else f"{what} ({unit})"
     return dict(
         orientation="h",
         lenmode="pixels",

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from kdlab.errors import ConfigError
+from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.inputs import chosen_places
 from kdlab.probes.outputs import check_temperatures, log_softmax, logits_table, named_logits
 from kdlab.probes.progress import measurement
 from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
+from kdlab.probes.threads import single_thread
 from kdlab.probes.words import absent, listed, percent
 
 if TYPE_CHECKING:
@@ -108,13 +109,15 @@ class LogitDecomposition(Result):
             sweep: temperatures for the share of TCKD; None keeps them.
 
         Raises:
-            ConfigError: a bad temperature, or no picture.
+            ConfigError: a bad temperature, no picture, or one that is not there.
         """
         tau = self.temperature if temperature is None else float(temperature)
-        keep = np.arange(len(self.target)) if places is None else np.asarray(list(places), dtype=np.int64)
-        if not len(keep):
-            raise ConfigError("There is no picture to look at; give at least one place.")
+        keep = chosen_places(places, len(self.target), len(self.target), "pictures in this result")
         theirs, own, labels = self.teacher_logits[keep], self.student_logits[:, keep], self.target[keep]
+        with single_thread():  # it is also asked for beside a training
+            fields = _at_temperature(own, theirs, labels, tau)
+            if places is not None or sweep is not None:
+                fields |= _swept(own, theirs, labels, self.sweep.tolist() if sweep is None else sweep)
         return replace(
             self,
             temperature=tau,
@@ -123,8 +126,32 @@ class LogitDecomposition(Result):
             images=None if self.images is None else self.images[keep],
             teacher_logits=theirs,
             student_logits=own,
-            **_taken_apart(own, theirs, labels, tau, self.sweep.tolist() if sweep is None else sweep),
+            **fields,
         )
+
+    def where(
+        self, *, label: int | None = None, wrong: str | None = None, differs: str | None = None
+    ) -> np.ndarray:
+        """Places of the pictures for which all that is given holds, ascending.
+
+        Args:
+            label: they are of this class.
+            wrong: the teacher or student of this name has them wrong.
+            differs: this student and the teacher answer differently.
+
+        Raises:
+            UnknownNameError: there is no such network in this result.
+        """
+        said = dict(zip(self.students, self.student_logits.argmax(axis=2), strict=True))
+        theirs = said[self.teacher] = self.teacher_logits.argmax(axis=1)
+        for name in (wrong, differs):
+            if name is not None and name not in said:
+                raise unknown_name("network", name, said)
+        keep = np.ones(len(self.target), dtype=bool)
+        keep &= True if label is None else self.target == label
+        keep &= True if wrong is None else said[wrong] != self.target
+        keep &= True if differs is None else said[differs] != theirs
+        return np.flatnonzero(keep)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each student and picture."""
@@ -260,21 +287,18 @@ def logit_decomposition(
         teacher_logits=theirs,
         student_logits=own,
         absent=missing,
-        **_taken_apart(own, theirs, labels, temperature, sweep),
+        **_at_temperature(own, theirs, labels, temperature),
+        **_swept(own, theirs, labels, sweep),
     )
 
 
-def _taken_apart(
-    own: np.ndarray, theirs: np.ndarray, labels: np.ndarray, temperature: float, sweep: Sequence[float]
+def _at_temperature(
+    own: np.ndarray, theirs: np.ndarray, labels: np.ndarray, temperature: float
 ) -> dict[str, Any]:
-    """The fields of `LogitDecomposition` that follow from its logits."""
+    """The fields of `LogitDecomposition` that follow from its logits and its temperature."""
     check_temperatures(temperature)
-    check_temperatures(*sweep)
     parts = decomposed(own, theirs, labels, temperature)
     right = theirs.argmax(axis=1) == labels, own.argmax(axis=2) == labels
-    swept = [decomposed(own, theirs, labels, tau) for tau in sweep]
-    logs = np.stack([log_softmax(np.concatenate([theirs[None], own]) / tau) for tau in sweep], axis=2)
-    entropies = -(np.exp(logs) * logs).sum(axis=3)  # (1 + S, n, T)
     return dict(
         p_t_teacher=parts["teacher_target"][0],
         p_t_student=parts["student_target"],
@@ -284,6 +308,16 @@ def _taken_apart(
         product=parts["product"],
         kd=parts["kd"],
         quadrant=np.where(right[0], np.where(right[1], 0, 1), np.where(right[1], 2, 3)),
+    )
+
+
+def _swept(own: np.ndarray, theirs: np.ndarray, labels: np.ndarray, sweep: Sequence[float]) -> dict[str, Any]:
+    """Those that follow from its logits and temperatures to compare."""
+    check_temperatures(*sweep)
+    swept = [decomposed(own, theirs, labels, tau) for tau in sweep]
+    logs = np.stack([log_softmax(np.concatenate([theirs[None], own]) / tau) for tau in sweep], axis=2)
+    entropies = -(np.exp(logs) * logs).sum(axis=3)  # (1 + S, n, T)
+    return dict(
         sweep=np.asarray(sweep, dtype=np.float64),
         sweep_share=np.stack(
             [p["tckd"].mean(axis=1) / np.maximum(p["kd"].mean(axis=1), 1e-300) for p in swept], axis=1
