@@ -56,6 +56,7 @@ class AnalysisPanel(Paced, DrawsPlots):
         in_cell: draw and measure on the thread of whoever uses the panel, for notebooks where widgets
             cannot be written to from a thread.
         active: whether it is seen from the start.
+        values: of controls, where they are not to begin with their defaults.
 
     Attributes:
         values: name of a control -> value; change it with `set`.
@@ -86,12 +87,13 @@ class AnalysisPanel(Paced, DrawsPlots):
         hz: float = 8.0,
         in_cell: bool = False,
         active: bool = True,
+        values: Mapping[str, Any] | None = None,
     ) -> None:
         self.study = study
         self.stock = Stock(study)
         self.shared = shared or Shared()
         self.jobs = jobs or Jobs(inline=in_cell)
-        self.values: dict[str, Any] = dict(self.defaults)
+        self.values: dict[str, Any] = {**self.defaults, **(values or {})}
         self._active = active
         self.fig: go.Figure | None = None
         self.result: Any = None
@@ -110,7 +112,7 @@ class AnalysisPanel(Paced, DrawsPlots):
         self.shared.observe(self._changed)
         answer_while_busy(self)
         pulse = None if in_cell else self
-        self.painter = Painter(study.board.subscribe(), [self], hz=hz, pulse=pulse, on_error=self.show_error)
+        self.painter = Painter(study.board.subscribe(), [self], hz=hz, pulse=pulse, on_error=self._failed)
         self.active = active
         if in_cell:
             self.painter.draw()
@@ -300,6 +302,13 @@ class AnalysisPanel(Paced, DrawsPlots):
             self._errors = [*self._errors[-4:], str(error)]
         self._poke()
 
+    def _failed(self, message: str) -> None:
+        """Drawing failed, so that no later drawing would tell of it."""
+        self.show_error(message)
+        with self._lock:
+            errors = list(self._errors)
+        self.live = {**self.live, "errors": errors, "hint": self.live["hint"] or "This could not be drawn."}
+
     # ---- what the painter draws --------------------------------------------------------------------------
 
     def paint(self, news: dict[str, Any]) -> float | None:
@@ -313,10 +322,13 @@ class AnalysisPanel(Paced, DrawsPlots):
         except KDLabError as error:  # nothing to be measured yet, or not this way
             self._wanted, want, outcome = None, None, Outcome(error=error)
         with self.hold_sync():  # the figure and what is said of it reach the page together
-            if outcome is not None and outcome.error is None and want is not None:
-                self._show(want, outcome.value)
-            elif self.redraws and self._shown is not None:
-                self._show(self._shown, self.result)
+            try:
+                if outcome is not None and outcome.error is None and want is not None:
+                    self._show(want, outcome.value)
+                elif self.redraws and self._shown is not None:
+                    self._show(self._shown, self.result)
+            except KDLabError as error:  # it cannot be drawn this way
+                outcome = Outcome(error=error)
             self.live = self._live(*self._standing(outcome), offered=offered)
         return None
 
