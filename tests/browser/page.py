@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -115,6 +116,23 @@ class LabPage:
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
         self.page.reload()
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+
+    def load_again(self, appear: Callable[[], None]) -> None:
+        """F5, up to three times, until `appear` finds what should be there and the console is quiet.
+
+        JupyterLab gives up after four seconds on a kernel that does not tell its widgets, as on a
+        machine that does much else. What a user does then is to press F5 again.
+        """
+        assert not self.problems
+        for _ in range(3):
+            self.problems.clear()
+            self.reload()
+            with contextlib.suppress(AssertionError):
+                appear()
+                self.page.wait_for_timeout(1500)
+                if not self.problems:
+                    return
+        raise AssertionError(f"the widgets did not come back after three reloads: {self.problems}")
 
     def theme(self, name: str) -> None:
         """Switch Lab's theme: "JupyterLab Light" or "JupyterLab Dark"."""

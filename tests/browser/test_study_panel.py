@@ -5,7 +5,6 @@ Pictures go to the folder named by KDLAB_SCREENSHOTS, else to the test's own.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
@@ -133,21 +132,6 @@ class Panel:
 
     def notes(self) -> str:
         return " | ".join(self.page.locator(".kd-figure .annotation-text").all_text_contents())
-
-
-def load_again(page: LabPage, panel: Panel) -> None:
-    """F5, up to three times: JupyterLab gives up after four seconds on a kernel that does not tell its
-    widgets, as on a machine that does much else. What a user does then is to press F5 again."""
-    assert not page.problems
-    for _ in range(3):
-        page.problems.clear()
-        page.reload()
-        with contextlib.suppress(AssertionError):
-            panel.appear(25)
-            page.page.wait_for_timeout(1500)
-            if not page.problems:
-                return
-    raise AssertionError(f"the panel did not come back after three reloads: {page.problems}")
 
 
 def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
@@ -337,7 +321,7 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     # a page loaded again shows all of it, also who came and went, and goes on
     reached = {name: panel.reach(name) for name in ("KD", "branch")}
     assert min(reached.values()) > 0
-    load_again(page, panel)
+    page.load_again(lambda: panel.appear(25))
     for name, last in reached.items():
         page.until(lambda n=name, s=last: panel.reach(n) >= s, what=f"for {name}'s curve after the reload")
     assert "branch: dropped" in panel.notes() and panel.points() > 450
