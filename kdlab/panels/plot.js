@@ -34,11 +34,14 @@ function plotly(model) {
   return shared.ready.then((lib) => { clearTimeout(late); return lib; });
 }
 
-const places = (event) => (event?.points ?? []).map((p) => [p.curveNumber, p.pointNumber ?? p.pointIndex]);
+// Cells of a map, which have a row and a column, are counted row by row.
+const place = (p) => { const at = p.pointNumber ?? p.pointIndex; return Array.isArray(at) ? at[0] * p.data.z[at[0]].length + at[1] : at; };
+const places = (event) => (event?.points ?? []).map((p) => [p.curveNumber, place(p)]);
 
-// What the pointer does on the plot, told to the kernel.
-function listen(div, model) {
-  const tell = (what, event) => model.send({ do: what, points: places(event) });
+// What the pointer does on the plot, told to the kernel. A figure that is drawn anew ends a selection by
+// itself, and says so as if the user had; that is not told.
+function listen(div, model, drawing) {
+  const tell = (what, event) => drawing() || model.send({ do: what, points: event && places(event) });
   div.on("plotly_click", (event) => tell("click", event));
   div.on("plotly_selected", (event) => event && tell("select", event));
   div.on("plotly_deselect", () => tell("select", null));
@@ -63,7 +66,7 @@ function plotArea(model, tag = "kd-figure") {
       if (!first && div._transitionData?._frames?.length) await lib.deleteFrames(div);
       await lib.react(div, data, layout, { displaylogo: false, responsive: false, ...config });
       if (frames?.length) await lib.addFrames(div, frames);
-      if (first) listen(div, model);
+      if (first) listen(div, model, () => busy);
       drawn = text;
     }
     busy = false;

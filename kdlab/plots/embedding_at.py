@@ -11,7 +11,7 @@ import numpy as np
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
 from kdlab.plots.point_looks import PointLooks
-from kdlab.plots.points import grid, grid_columns, hover_texts, pair_ends
+from kdlab.plots.points import grid, hover_texts, pair_ends
 from kdlab.plots.pull import arrow_trace
 from kdlab.probes.arrows import PullArrows
 from kdlab.probes.embedding import METHODS, Embedding
@@ -21,10 +21,11 @@ from kdlab.probes.words import listed, percent
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_CELLS = {1: 560, 2: 420, 3: 330, 4: 260}  # pixels of a small plot with its title, by plots in a row
+_CELLS = {1: 560, 2: 420, 3: 350, 4: 290}  # pixels of a small plot with its title, by plots in a row
 _LEGEND_HEIGHT = 64
-_FADED = 0.1  # opacity of pictures that are not selected
-_MOST_ARROWS = 80
+_FADED = 0.14  # opacity of pictures that are not selected
+_MOST_ARROWS = 120  # of all terms together
+_LEAST_PICTURES = 16  # that have arrows where there are more
 _LONGEST = 0.12  # of nearly the longest arrow, in widths of a plot
 _OUTLIERS = 0.01  # share of a network's points that may lie outside of the plots of a linear map
 _WIDEST = 2.5  # widths of the teacher's cloud
@@ -71,14 +72,15 @@ def embedding_at(
     dark: bool = False,
 ) -> go.Figure:
     """Draw a map at one epoch. The axes are those of all epochs; `layout.meta["clouds"]` names the
-    networks of the first traces, whose points are the pictures in the order of the result.
+    networks of the first traces, whose points are the pictures in the order of the result, and "pulls"
+    is what the arrows show, in words.
 
     Args:
         result: from `kdlab.probes.embed`.
         epoch: one of the result; negative counts from the last.
         networks: that are shown; all if not given.
-        color: "class", "coarse", "correct", "quadrant" (is the teacher right, is the student), "confidence",
-            "network", or a factor of the pictures.
+        color: "class", "coarse", "correct", "agreement" (the teacher's answer or another), "quadrant" (is
+            the teacher right, is the student), "confidence", "network", or a factor of the pictures.
         classes: labels that are coloured, the others are grey; the first ten of more than ten if not given.
         overlay: all networks in one plot, told apart by markers, the teacher's are hollow; else a plot each.
         lines: in an overlay, join each student's point to the teacher's of the same picture.
@@ -86,7 +88,7 @@ def embedding_at(
         sample: place of a picture that is ringed everywhere.
         neighbours: join the sample to so many of its nearest in each network's own features.
         arrows: student -> where its terms pull (`kdlab.probes.pull_arrows(..., onto=result)`), drawn from
-            the selected pictures, at most 80.
+            the selected pictures, at most 120 of all terms together (of 16 pictures at least).
         term: whose arrows; all that each student has if not given.
         frame: centre x, y and half the side of every plot; `frame_of(result)` if not given.
         title: of the figure.
@@ -102,7 +104,7 @@ def embedding_at(
     for place in (*(selected or ()), *(() if sample is None else (sample,))):
         if not 0 <= place < count:
             raise ConfigError(f"The map shows {count} pictures; there is no place {place}.")
-    columns = 1 if overlay else grid_columns(len(shown))
+    columns = 1 if overlay else 3 if len(shown) in (5, 6) else min(len(shown), 4)
     rows = 1 if overlay else -(-len(shown) // columns)
     height = _CELLS[columns]
     axes = {n: "" if overlay or place == 0 else str(place + 1) for place, n in enumerate(shown)}
@@ -121,15 +123,19 @@ def embedding_at(
         data.append(
             dict(type="scatter", mode="markers", x=[None], y=[None], name=text, marker={**marker, "size": 9})
         )
-    bare = dict(showgrid=False, zeroline=False, showticklabels=False, ticks="", mirror=True, automargin=False)
+    bare = dict(showgrid=False, zeroline=False, showticklabels=False, ticks="", showline=False)
     layout: dict[str, Any] = {}
-    notes = []
+    notes, frames = [], []
     for place, (across, up) in enumerate(grid(1 if overlay else len(shown), columns, height)):
         me = "" if place == 0 else str(place + 1)
         same = {} if place == 0 else {"matches": "x"}
         layout[f"xaxis{me}"] = bare | dict(domain=across, anchor=f"y{me}", range=[x - half, x + half]) | same
+        # a square, so that distances may be compared; at the left, below its name
+        layout[f"xaxis{me}"] |= dict(constrain="domain", constraintoward="left")
         same = {"scaleanchor": "x"} if place == 0 else {"matches": "y"}
         layout[f"yaxis{me}"] = bare | dict(domain=up, anchor=f"x{me}", range=[y - half, y + half]) | same
+        layout[f"yaxis{me}"] |= dict(constrain="domain", constraintoward="top")
+        frames.append(_frame(me))
         text = _at_words(result, e) if overlay else _heading(result, e, shown[place])
         notes.append(_note(text, across[0], up[1], "bottom"))
         if not overlay and not np.isfinite(result.coordinates[e, shown[place], 0, 0]):
@@ -140,15 +146,20 @@ def embedding_at(
             title=dict(text="confidence", side="right"), thickness=12, outlinewidth=0, tickformat=".0%"
         )
         layout["coloraxis"] = dict(colorscale=theme.SEQUENTIAL, cmin=0.0, cmax=1.0, colorbar=bar)
+    about_pulls = _pulls_told(pulls, term)
     fig = theme.apply(
-        theme.unchecked({"data": data, "layout": {**layout, "annotations": notes}}),
-        summary=told(result, e, shown) + _pulls_told(pulls, term),
+        theme.unchecked({"data": data, "layout": {**layout, "annotations": notes, "shapes": frames}}),
+        summary=" ".join(filter(None, [told(result, e, shown), about_pulls])),
         title=title,
         height=height * rows + _LEGEND_HEIGHT + (36 if title else 0),
         hovermode="closest",
         dark=dark,
     )
-    fig.layout.meta = {**fig.layout.meta, "clouds": [result.networks[n] for n in shown]}
+    fig.layout.meta = {
+        **fig.layout.meta,
+        "clouds": [result.networks[n] for n in shown],
+        "pulls": about_pulls,
+    }
     fig.update_layout(
         margin=dict(l=4, r=4, t=40 if title else 4, b=_LEGEND_HEIGHT - 4),
         legend=dict(y=-0.01, yanchor="top", itemwidth=30, itemclick=False, itemdoubleclick=False),
@@ -176,6 +187,12 @@ def _note(text: str, x: float, y: float, anchor: str, across: str = "left") -> d
     return place | dict(text=text, font=dict(size=13, color=theme.INK if across == "left" else theme.MUTED))
 
 
+def _frame(axis: str) -> dict[str, Any]:
+    """A line around a plot; plotly's own is lost where traces lie in several layers."""
+    where = dict(xref=f"x{axis} domain", yref=f"y{axis} domain", x0=0, x1=1, y0=0, y1=1)
+    return dict(type="rect", line=dict(color=theme.FAINT, width=1), layer="below", **where)
+
+
 def _heading(result: Embedding, e: int, n: int) -> str:
     """Name of a network, and how many of these pictures it classifies right."""
     name, said = result.networks[n], result.predicted[e, n]
@@ -183,7 +200,7 @@ def _heading(result: Embedding, e: int, n: int) -> str:
     if (said < 0).any():
         return text
     right = percent(float((said == result.labels).mean()), 0)
-    return f'{text}  <span style="color:{theme.MUTED}">{right} right</span>'
+    return f"{text}, {right} right"
 
 
 def _at_words(result: Embedding, e: int) -> str:
@@ -261,7 +278,7 @@ def _pulls(
     """Student -> what is drawn of its pulls: the arrows, the terms, and the pictures they start from."""
     names = [result.networks[n] for n in shown]
     wanted = None if not selected else set(result.index[list(selected)].tolist())
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for name, own in arrows.items():
         terms = [t for t in own.terms if t in own.arrows and (term is None or t == term)]
         if name not in names or not terms:
@@ -269,8 +286,9 @@ def _pulls(
         rows = np.array(
             [i for i, index in enumerate(own.index) if wanted is None or int(index) in wanted], int
         )
-        if len(rows) > _MOST_ARROWS:
-            rows = rows[np.linspace(0, len(rows) - 1, _MOST_ARROWS).round().astype(int)]
+        most = max(_MOST_ARROWS // len(terms), _LEAST_PICTURES)
+        if len(rows) > most:
+            rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
         if len(rows):
             out[name] = {"own": own, "terms": terms, "rows": rows}
     every = list(dict.fromkeys(t for own in out.values() for t in own["terms"]))
@@ -350,7 +368,7 @@ def _pulls_told(pulls: Mapping[str, Mapping[str, Any]], term: str | None) -> str
     ]
     rough = [name for name, drawn in pulls.items() if not drawn["own"].exact]
     count = max(len(drawn["rows"]) for drawn in pulls.values())
-    said = f" Arrows: where {'each term' if term is None else term} would move {count} of the pictures; "
+    said = f"Arrows: where {'each term' if term is None else term} would move {count} of the pictures; "
     said += "lengths may be compared within a plot."
     if exact:
         said += f" They are exact; of the gradient the plane shows: {listed(exact)}."

@@ -14,7 +14,7 @@ from kdlab.plots.points import NO, YES, categories
 from kdlab.probes.embedding import Embedding
 from kdlab.probes.logits import QUADRANTS
 
-COLORS = ("class", "coarse", "correct", "quadrant", "confidence", "network")
+COLORS = ("class", "coarse", "correct", "agreement", "quadrant", "confidence", "network")
 _QUADRANT_LOOKS = (YES, NO, (theme.OKABE_ITO[2], "triangle-up"), (theme.OKABE_ITO[3], "diamond"))
 _ALL_COLOURED = 10  # with more classes only the first so many have a colour of their own
 _OTHER = (theme.FAINT, "circle")
@@ -23,11 +23,13 @@ _OTHER = (theme.FAINT, "circle")
 def colors_of(result: Embedding) -> tuple[str, ...]:
     """By what the points of a map can be coloured: some of `COLORS`, and the factors of the pictures."""
     answers = bool((result.predicted >= 0).any())
+    compared = answers and bool(result.teachers) and bool((result.predicted[:, 0] >= 0).any())
     known = {
         "class": True,
         "coarse": result.coarse is not None,
         "correct": answers,
-        "quadrant": answers and bool(result.teachers) and bool((result.predicted[:, 0] >= 0).any()),
+        "agreement": compared,
+        "quadrant": compared,
         "confidence": result.top_share is not None and bool(np.isfinite(result.top_share).any()),
         "network": True,
     }
@@ -94,7 +96,7 @@ class PointLooks:
                 symbols = [own.symbol + hollow] * len(on)
             else:
                 symbols = [looks[k][1] if lit else _OTHER[1] for k, lit in zip(kinds, on, strict=True)]
-            if self.color in ("correct", "quadrant"):  # what is to be found among many is larger
+            if self.color in ("correct", "agreement", "quadrant"):  # what is to be found among many is larger
                 sizes += np.where(kinds > 0, 2.0, 0.0)
         if on.all():
             marker["opacity"] = 0.9
@@ -113,11 +115,12 @@ class PointLooks:
         if self.color == "network":
             own = theme.styles(result.students, result.teachers)[result.networks[n]]
             return np.zeros(len(result.labels), int), [(own.color, own.symbol)]
-        if self.color in ("correct", "quadrant"):
-            right = result.predicted[self.e, n] == result.labels
-            if self.color == "correct":
-                return np.where(right, 0, 1), (YES, NO)
+        if self.color == "quadrant":
             return self._quadrants(n), _QUADRANT_LOOKS
+        if self.color in ("correct", "agreement"):
+            goal = result.labels if self.color == "correct" else result.predicted[self.e, 0]
+            n = n if self.color == "correct" else self._spoken_for(n)
+            return np.where(result.predicted[self.e, n] == goal, 0, 1), (YES, NO)
         values, names = categories(result, self.color)
         numbers = list(range(len(names)))
         if self.color == "class" and len(names) > _ALL_COLOURED:
@@ -125,12 +128,15 @@ class PointLooks:
                 numbers[label] = place
         return values, [theme.class_style(number) for number in numbers]
 
+    def _spoken_for(self, n: int) -> int:
+        """The network that network n's points tell of: the teacher's tell of the student where one alone is
+        shown."""
+        students = [m for m in self.shown if self.result.networks[m] not in self.result.teachers]
+        return students[0] if self.result.networks[n] in self.result.teachers and len(students) == 1 else n
+
     def _quadrants(self, n: int) -> np.ndarray:
-        """(n,) places in `QUADRANTS`. The teacher's points tell of the student where one alone is shown."""
-        result = self.result
-        students = [m for m in self.shown if result.networks[m] not in result.teachers]
-        if result.networks[n] in result.teachers and len(students) == 1:
-            n = students[0]
+        """(n,) places in `QUADRANTS`."""
+        result, n = self.result, self._spoken_for(n)
         teacher, own = (result.predicted[self.e, m] == result.labels for m in (0, n))
         return np.asarray(2 * ~teacher + ~own)
 
@@ -160,6 +166,8 @@ class PointLooks:
             return []
         if self.color == "correct":
             return [("right", YES), ("wrong", NO)]
+        if self.color == "agreement":
+            return [("as the teacher", YES), ("another class", NO)]
         if self.color == "quadrant":
             return list(zip(QUADRANTS, _QUADRANT_LOOKS, strict=True))
         values, names = categories(self.result, self.color)

@@ -318,6 +318,7 @@ def arrow_trace(start: np.ndarray, ends: np.ndarray, line: dict[str, Any], head:
             angleref="previous",
             size=np.tile([1, head, 1], len(start)),
             opacity=np.tile([0.0, 1.0, 0.0], len(start)),  # a head at the end alone
+            line=dict(width=0),
             color=line["color"],
         ),
         hovertemplate=f"{name}<extra></extra>",
