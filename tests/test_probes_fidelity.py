@@ -227,7 +227,7 @@ def test_the_matrix_has_numbers_and_the_control_on_its_diagonal(measured: Fideli
     assert {"two seeds of the student", "independent predictions"} <= {t.name for t in figure.data}
     right = round(float(measured.accuracy[-1, 0, 1, 0]) * measured.n_test)
     notes = " ".join(note.text for note in figure.layout.annotations)
-    assert f"right on {right} and wrong on {measured.n_test - right} pictures" in notes
+    assert f"right on {right}, wrong on {measured.n_test - right} pictures" in notes
     assert [frame.name for frame in figure.frames] == [str(e) for e in measured.epochs]
 
 

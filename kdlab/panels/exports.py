@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from kdlab.errors import ConfigError
 from kdlab.plots.export import to_csv, to_html
+from kdlab.probes.progress import steps
 
+PIECE = 1_500_000  # bytes
+PAUSE = 2.0  # seconds
 KINDS = {"html": "text/html", "csv": "text/csv", "npz": "application/octet-stream"}
 
 
@@ -38,8 +42,26 @@ def send(panel: Any, kind: str) -> None:
             to_csv(panel.exported(panel.result), path)
         else:
             panel.exported(panel.result).save(path)
-        data = gzip.compress(path.read_bytes(), 6)
-    panel.send({"do": "file", "name": name, "mime": KINDS[kind]}, [data])
+        deliver(panel, name, KINDS[kind], path.read_bytes())
+
+
+def deliver(panel: Any, name: str, mime: str, data: bytes) -> None:
+    """Send a file to the page, which saves it; a large one in pieces.
+
+    Jupyter's server drops what comes faster than 1 MB a second (over 3 seconds), so that pieces wait for
+    each other.
+
+    Args:
+        panel: an `AnalysisPanel`.
+        name: of the file; mime: its kind; data: what is in it.
+    """
+    packed = gzip.compress(data, 6)
+    places = range(0, max(len(packed), 1), PIECE)
+    for place in steps(places, "sending"):
+        if place:
+            time.sleep(PAUSE)
+        about = {"do": "file", "name": name, "mime": mime, "place": place // PIECE, "pieces": len(places)}
+        panel.send(about, [packed[place : place + PIECE]])
 
 
 def file_name(panel: Any, kind: str) -> str:

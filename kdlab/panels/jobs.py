@@ -97,6 +97,12 @@ class Jobs:
         with self._lock:
             self._kept.pop(key, None)
 
+    def knows(self, key: Hashable) -> bool:
+        """Whether there is a result under `key`, and no error."""
+        with self._lock:
+            known = self._kept.get(key)
+        return known is not None and known.error is None
+
     def progress(self, owner: Hashable) -> tuple[float, str] | None:
         """Fraction done and what is being done for `owner`; (0, "waiting") behind others; None: nothing."""
         with self._lock:

@@ -71,8 +71,8 @@ def fidelity(
         horizontal_spacing=0.17,
         subplot_titles=(
             f"agreement (%), {part};<br>diagonal: two seeds of the same student",
-            f"agreement with {theme.shortened(_label(result.networks[who]), 20)} (the reference),"
-            f"<br>which is {_right(result, p, who)}",
+            f"agreement with {theme.shortened(_label(result.networks[who]), 20)}:<br>it is "
+            f"{_right(result, p, who)}",
         ),
     )
     last = len(result.epochs) - 1
@@ -265,7 +265,7 @@ def _right(result: Fidelity, p: int, who: int) -> str:
     if not len(known):
         return "not there at the last epoch"
     right = round(float(known[0]) * total)
-    return f"right on {right:,} and wrong on {total - right:,} pictures"
+    return f"right on {right:,}, wrong on {total - right:,} pictures"
 
 
 def _label(name: str) -> str:

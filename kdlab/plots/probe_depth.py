@@ -125,6 +125,7 @@ def probe_depth(
     )
     kind = "" if value == "purity" else f"<br>{kind_of(result)}"
     fig.update_yaxes(title=dict(text=f"{VALUES[value]}{kind}", font=dict(size=13)))
+    theme.small_titles(fig)
     layout: dict[str, Any] = {}
     with_slider = epoch_slider and last > 0
     if with_slider:

@@ -40,7 +40,7 @@ def probe_epochs(
         result: from `kdlab.probes.linear_probe`, of several epochs.
         layer: one of the result's; all if not given.
         value: "accuracy"; "selectivity" or "purity" where they were measured.
-        epoch: marked by a line.
+        epoch: marked by a line, where it was measured.
         title: of the figure.
         dark: light lines on dark paper.
 
@@ -74,7 +74,7 @@ def probe_epochs(
         for n in range(len(result.networks)):
             for trace in _lines(result, table, value, n, k, named=number == 0):
                 fig.add_trace(trace, **place)
-    if epoch is not None:
+    if epoch in result.epochs:
         fig.add_vline(x=epoch, line=dict(color=theme.MUTED, width=1))
     for note in fig.layout.annotations:
         note.font = dict(size=13, color=theme.INK)
@@ -108,6 +108,7 @@ def probe_maps(
     result: LinearProbeResult,
     *,
     value: str = "accuracy",
+    epoch: int | None = None,
     title: str | None = None,
     dark: bool = False,
 ) -> go.Figure:
@@ -118,6 +119,7 @@ def probe_maps(
     Args:
         result: from `kdlab.probes.linear_probe`.
         value: "accuracy"; "selectivity" or "purity" where they were measured.
+        epoch: framed in the maps.
         title: of the figure.
         dark: light text on dark paper.
 
@@ -152,6 +154,10 @@ def probe_maps(
         own = np.array([[mean_over_seeds(cell) for cell in line] for line in epochs])
         for trace in _map(result, n, own.T, low, high):
             fig.add_trace(trace, row=row, col=column)
+        if epoch in result.epochs and n not in teachers:
+            at = result.epochs.index(epoch)
+            frame = dict(x0=at - 0.5, x1=at + 0.5, y0=-0.5, y1=len(result.layers) - 0.5)
+            fig.add_shape(type="rect", line=dict(color=theme.INK, width=2), **frame, row=row, col=column)
     for note in fig.layout.annotations:
         note.font = dict(size=13, color=theme.INK)
     fig.update_yaxes(
@@ -228,10 +234,15 @@ def _same_depth(own: np.ndarray, k: int) -> int | None:
 
 
 def _ends(fig: go.Figure) -> tuple[float, float]:
-    """The lowest and the highest value drawn."""
-    drawn = np.concatenate([np.ravel(trace.y).astype(float) for trace in fig.data])
-    drawn = drawn[np.isfinite(drawn)]
-    return float(drawn.min()), float(drawn.max())
+    """The lowest and the highest value drawn, with the bars that are."""
+    drawn = [np.ravel(trace.y).astype(float) for trace in fig.data]
+    for trace in fig.data:
+        if trace.error_y.visible:
+            y = np.asarray(trace.y, dtype=float)
+            drawn += [y - trace.error_y.arrayminus, y + trace.error_y.array]
+    every = np.concatenate(drawn)
+    every = every[np.isfinite(every)]
+    return float(every.min()), float(every.max())
 
 
 def _references(

@@ -67,13 +67,17 @@ def similarity(
     fig.update_xaxes(showgrid=False, tickangle=0 if _short(result) else -30)
     for row, (left, _) in enumerate(result.pairs):
         fig.update_yaxes(title=theme.shortened(left, 22), row=row + 1, col=1)
+    theme.small_titles(fig)
     layout: dict[str, Any] = {
         "coloraxis": dict(
             colorscale=theme.SEQUENTIAL,
             reversescale=result.is_distance,
             cmin=0.0,
             cmax=_TOP.get(result.metric, 1.0),
-            colorbar=dict(title=dict(text=_axis(result), side="right"), thickness=14, outlinewidth=0),
+            colorbar=dict(
+                title=dict(text=_axis(result), side="right", font=dict(size=13)),
+                **dict(thickness=14, outlinewidth=0),
+            ),
         )
     }
     slider = epoch_slider and last > 0
@@ -199,6 +203,7 @@ def similarity_epochs(
         fig.update_yaxes(title=_axis(result), row=row, col=1)
     for column in range(1, columns + 1):
         fig.update_xaxes(title="epoch", row=rows, col=column)
+    theme.small_titles(fig)
     fig = theme.apply(fig, summary=result.summary, title=title, height=height, dark=dark)
     fig.update_layout(legend_y=1 + 30 / height, margin_t=110 if title else 82)
     return fig

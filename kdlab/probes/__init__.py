@@ -30,6 +30,7 @@ from kdlab.probes.gradients import LogitGradients, logit_gradients
 from kdlab.probes.linear import LinearProbeResult, linear_probe
 from kdlab.probes.logit_history import LogitHistory, logit_history
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
+from kdlab.probes.moments import until
 from kdlab.probes.neighbours import Neighbours, neighbours
 from kdlab.probes.progress import Cancelled, watched
 from kdlab.probes.published import BesidePublished, beside_published
@@ -108,6 +109,7 @@ __all__ = [
     "stage_attributions",
     "term_gradients",
     "tsne",
+    "until",
     "untrained_twin",
     "watched",
 ]

@@ -69,6 +69,11 @@ def random_labels(
     return np.random.default_rng(seed).permutation(np.arange(clusters) % classes)[groups]
 
 
+def narrowest(tables: Sequence[np.ndarray], fit: np.ndarray) -> int:
+    """Most principal components that every table has: those of the narrowest, and of the fitting part."""
+    return min(min(table.shape[1] for table in tables), int(fit.sum()) - 1)
+
+
 def reduce_dimension(tables: Sequence[np.ndarray], fit: np.ndarray, dimension: int) -> list[np.ndarray]:
     """Each table on its first `dimension` principal components, found on the fitting part.
 
@@ -78,11 +83,12 @@ def reduce_dimension(tables: Sequence[np.ndarray], fit: np.ndarray, dimension: i
     Raises:
         ConfigError: more components than a table has features, or than the fitting part has samples.
     """
-    least = min(min(table.shape[1] for table in tables), int(fit.sum()) - 1)
-    if isinstance(dimension, bool) or int(dimension) != dimension or not 1 <= dimension <= least:
+    least = narrowest(tables, fit)
+    whole = isinstance(dimension, int | np.integer) and not isinstance(dimension, bool)
+    if not whole or not 1 <= dimension <= least:
         raise ConfigError(
             f"dimension must be a whole number from 1 to {least}, which is what the narrowest layer and the "
-            f"fitting part allow, not {dimension!r}."
+            f"fitting part allow, or 'narrowest', not {dimension!r}."
         )
     return [_components(np.asarray(table, dtype=np.float64), fit, int(dimension)) for table in tables]
 

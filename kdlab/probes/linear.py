@@ -10,6 +10,7 @@ import numpy as np
 
 from kdlab.errors import unknown_name
 from kdlab.probes.controls import (
+    narrowest,
     random_labels,
     raw_pixels,
     reduce_dimension,
@@ -182,7 +183,7 @@ def linear_probe(
     probe: str = "auto",
     control: bool | Any = False,
     untrained: bool = False,
-    dimension: int | None = None,
+    dimension: int | str | None = None,
     purity: bool = False,
     split_seed: int = 0,
 ) -> LinearProbeResult:
@@ -207,7 +208,8 @@ def linear_probe(
         untrained: True probes an untrained twin of every network too (`untrained_twin`), drawn with the
             seed of the run; needs the networks themselves and the pictures.
         dimension: map each layer (and the pixels) to so many principal components of the fitting part
-            first, as a wider layer is easier to read for its width alone.
+            first, as a wider layer is easier to read for its width alone; "narrowest": as many as the
+            narrowest layer has.
         purity: True measures the neighbours' purity of each layer on the test pictures too.
         split_seed: of the split that chooses the penalty.
 
@@ -228,8 +230,9 @@ def linear_probe(
     with parts({"untrained networks": 1 if untrained else 0, "": 3})("untrained networks"):
         bare = _untrained(src, networks, seed_list, names) if untrained else {}
     reduced, extra = tables, [*bare.values(), *([] if pixels is None else [pixels])]
-    if dimension is not None:
-        every = reduce_dimension([*tables, *extra], src.fit, dimension)
+    components: Any = narrowest([*tables, *extra], src.fit) if dimension == "narrowest" else dimension
+    if components is not None:
+        every = reduce_dimension([*tables, *extra], src.fit, components)
         reduced, extra = every[: len(tables)], every[len(tables) :]
     if probe == "auto":
         probe = "softmax" if work(reduced, src.target) <= _SOFTMAX_WORK else "ridge"
@@ -298,8 +301,8 @@ def linear_probe(
         n_fit=n_fit,
         n_test=n_test,
         probe=probe,
-        dimension=dimension or 0,
-        protocol=_protocol(probe, n_fit, n_test, dimension),
+        dimension=components or 0,
+        protocol=_protocol(probe, n_fit, n_test, components),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,3 +71,8 @@ def spread_over_seeds(values: np.ndarray) -> float:
     """Sample standard deviation of the values that exist; NaN for fewer than two."""
     finite = values[np.isfinite(values)]
     return float(finite.std(ddof=1)) if finite.size > 1 else float("nan")
+
+
+def call(name: str, *given: str, **options: Any) -> str:
+    """A call in Python: ("f", "study", seeds=[0]) -> "f(study, seeds=[0])"."""
+    return f"{name}({', '.join([*given, *(f'{key}={value!r}' for key, value in options.items())])})"

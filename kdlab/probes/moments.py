@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kdlab.probes import Calibration, FactorProbe, Fidelity, Geometry, LinearProbeResult, Result, Similarity
+from kdlab.errors import ConfigError
+from kdlab.probes.calibration import Calibration
+from kdlab.probes.factors import FactorProbe
+from kdlab.probes.fidelity import Fidelity
+from kdlab.probes.geometry import Geometry
+from kdlab.probes.linear import LinearProbeResult
+from kdlab.probes.result import Result
+from kdlab.probes.similarity import Similarity
 
 Measured = TypeVar("Measured", bound=Result)
 
@@ -29,10 +36,17 @@ _AXES: Mapping[type[Result], Mapping[str, int]] = {
 def until(result: Measured, epoch: int | None) -> Measured:
     """The part of a result up to an epoch, which then is its last one.
 
+    Controls that are measured once (untrained twins, shuffled pictures, permuted labels) stay as they are.
+
     Args:
-        result: of a probe that measures several epochs.
+        result: of `linear_probe`, `factor_probe`, `similarity`, `geometry`, `calibration` or `fidelity`.
         epoch: the latest to keep; the first epoch stays in any case. None keeps all.
+
+    Raises:
+        ConfigError: a result of another probe.
     """
+    if type(result) not in _AXES:
+        raise ConfigError(f"{type(result).__name__} has no epochs to choose from.")
     epochs: tuple[int, ...] = result.epochs  # type: ignore[attr-defined]
     count = len(epochs) if epoch is None else max(sum(e <= epoch for e in epochs), 1)
     if count == len(epochs):
