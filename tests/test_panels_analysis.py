@@ -248,7 +248,8 @@ def test_panels_share_epoch_students_and_pictures(make: Callable[..., Counter]) 
     ask(one, do="control", name="epoch", value=1)
     ask(one, do="control", name="students", value=["alone"])
     until(lambda: control(two, "epoch")["value"] == 1 and control(two, "students")["value"] == ["alone"])
-    ask(two, do="picture", id=7)
+    ask(two, do="picture", place=7)
+    assert shared.sample == 7
     shared.select([9, 3, 3])
     assert shared.samples == (3, 9) and shared.sample == 3
     shared.select([3, 5])

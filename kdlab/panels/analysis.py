@@ -266,7 +266,7 @@ class AnalysisPanel(Paced, DrawsPlots):
             name, value = str(message["name"]), message["value"]
             self.pressed(name) if value is True and self._is_button(name) else self.set(name, value)
         elif action == "picture":
-            self.shared.sample = int(message["id"])
+            self.shared.sample = int(message["place"])
         elif action == "cancel":
             self.jobs.cancel(self)
         elif action == "retry" and self._wanted is not None:

@@ -65,4 +65,7 @@ def pulls(result: LogitGradients, student: str) -> str:
             f"least (mean cosine {number(float(cosine[i, j]))}). Nothing is trained here: this is the next "
             "small step of each loss."
         )
+    rebuilt = [loss for loss in result.losses if loss.partition(":")[0] in ("dckd", "skd")]
+    if rebuilt:
+        text += f" {listed(rebuilt)}: reconstructed from the abstract of the paper, not its published code."
     return text

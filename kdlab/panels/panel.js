@@ -50,9 +50,10 @@ function pictures(send) {
       row = one.row;
       nodes.push(make("button", {
         type: "button", class: "kd-picture", role: "listitem", title: one.title ?? one.text, "data-id": one.id,
-        "aria-pressed": String(!!one.chosen), onclick: () => send({ do: "picture", id: one.id }),
+        "aria-pressed": String(!!one.chosen), onclick: () => send({ do: "picture", place: one.id }),
       }, make("img", { src: one.src, alt: "" }), make("span", {}, one.text)));
     }
+    element.classList.toggle("kd-rows", row !== null && row !== undefined);
     element.replaceChildren(...nodes);
   };
   return { element, update };
@@ -90,8 +91,13 @@ function render({ model, el }) {
     foot.hidden = !live.said;
   };
   const draw = () => area.update(model.get("figure"));
+  let pieces = [];
   const hear = async (message, buffers) => {
-    if (message?.do === "file") download(message.name, new Blob([await unpack(buffers[0])], { type: message.mime }));
+    if (message?.do !== "file") return;
+    pieces = [...pieces.slice(0, message.place), buffers[0]];
+    if (pieces.length < message.pieces) return;
+    const whole = await unpack(new Blob(pieces));
+    download(message.name, new Blob([whole], { type: message.mime }));
   };
   model.on("change:live", update);
   model.on("change:figure", draw);

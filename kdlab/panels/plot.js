@@ -35,7 +35,7 @@ function plotly(model) {
 }
 
 // Cells of a map, which have a row and a column, are counted row by row.
-const place = (p) => { const at = p.pointNumber ?? p.pointIndex; return Array.isArray(at) ? at[0] * p.data.z[at[0]].length + at[1] : at; };
+const place = (p) => { const at = p.pointNumber ?? p.pointIndex; return Array.isArray(at) ? at[0] * p.fullData.z[at[0]].length + at[1] : at; };
 const places = (event) => (event?.points ?? []).map((p) => [p.curveNumber, place(p)]);
 
 // What the pointer does on the plot, told to the kernel. A figure that is drawn anew ends a selection by

@@ -165,7 +165,7 @@ def logit_gradients(
     )
     theme.small_titles(fig)
     fig.update_layout(
-        margin=dict(t=164 + (30 if title else 0), r=16, l=90),
+        margin=dict(t=150 + (30 if title else 0), r=16, l=90),
         legend=dict(y=1.06, itemwidth=30, font=dict(size=12)),
     )
     return theme.recolour(fig, dark=True) if dark else fig
@@ -292,7 +292,7 @@ def _told(result: LogitGradients, s: int, number: int) -> dict[str, Any]:
         yref="paper",
         xanchor="left",
         yanchor="bottom",
-        yshift=124,
+        yshift=112,
         showarrow=False,
         text=text,
         font=dict(size=14, color=theme.INK),
