@@ -105,8 +105,10 @@ def test_similarity_by_any_measure_with_anyone(study: kdlab.Study, make: Make) -
     assert "KD with resnet8" in said(panel) and "alone" not in said(panel)
 
 
-def test_a_cell_of_two_layers_is_followed_over_the_epochs(make: Make) -> None:
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_cell_of_two_layers_is_followed_over_the_epochs(make: Make, dark: bool) -> None:
     panel = make()
+    panel.dark = dark
     choose(panel, view="similarity")
     layers = panel.result.layers["KD"]
     ask(panel, do="click", points=[[0, 1]])
@@ -127,6 +129,7 @@ def test_geometry_of_chosen_measures_and_layers(study: kdlab.Study, make: Make) 
     drawn = next(t for t in panel.fig.data if t.legendgroup == "KD" and t.y is not None)
     rank = result.values["effective_rank"][n, 1, result.layers.index("layer1"), :, 1].mean()
     assert np.allclose(drawn.y, rank)
+    panel.dark = True
     choose(panel, geometry_as="layer")
     ask(panel, do="click", points=[[0, 1]])
     assert control(panel, "geometry_as")["value"] == "epoch" and control(panel, "layer")["value"] == "layer2"

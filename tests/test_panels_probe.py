@@ -172,8 +172,10 @@ def test_students_are_those_that_are_chosen(make: Make) -> None:
 # ---- the pointer -----------------------------------------------------------------------------------------
 
 
-def test_clicks_go_to_layers_and_epochs(make: Make) -> None:
+@pytest.mark.parametrize("dark", [False, True])
+def test_clicks_go_to_layers_and_epochs(make: Make, dark: bool) -> None:
     panel = make()
+    panel.dark = dark
     curve = names(panel).index("KD")
     ask(panel, do="click", points=[[curve, 1]])
     layer = panel.result.layers[1]

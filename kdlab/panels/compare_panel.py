@@ -11,7 +11,7 @@ from kdlab.errors import ConfigError
 from kdlab.panels import controls, exports
 from kdlab.panels.controls import Control
 from kdlab.panels.jobs import Jobs
-from kdlab.panels.over_seeds import SeedsPanel
+from kdlab.panels.over_seeds import SeedsPanel, drawn
 from kdlab.plots.theme import shortened
 from kdlab.probes import BesidePublished, Cancelled, Geometry, Similarity
 from kdlab.probes.fidelity import ENSEMBLE, PARTS
@@ -245,15 +245,16 @@ class ComparePanel(SeedsPanel):
         """A cell of two layers, or a layer of a plot, is followed over the epochs; an epoch is gone to."""
         at, result = (self._view(), self._form()), self.result
         if at == ("similarity", "matrices") and isinstance(result, Similarity) and len(result.epochs) > 1:
-            name = trace.x[point % len(trace.x)]
+            columns = drawn(trace.x)
+            name = columns[point % len(columns)]
             found = [layer for layer, _ in self._layers()[1:] if shortened(layer, 11) == name]
             self.values = {**self.values, "similarity_as": "epochs"}
             self.set("layer", found[0] if found else "")
         elif at == ("geometry", "layer") and isinstance(result, Geometry) and len(result.epochs) > 1:
             self.values = {**self.values, "geometry_as": "epoch"}
-            self.set("layer", result.layers[round(float(trace.x[point]))])
+            self.set("layer", result.layers[round(float(drawn(trace.x)[point]))])
         elif hasattr(result, "epochs") and len(result.epochs) > 1 and not self.at_epoch():
-            self.set("epoch", int(trace.x[point]))
+            self.set("epoch", int(drawn(trace.x)[point]))
 
     # ---- everything in one file --------------------------------------------------------------------------
 

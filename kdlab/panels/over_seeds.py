@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from kdlab import plots, probes
@@ -181,3 +183,11 @@ class SeedsPanel(AnalysisPanel):
 
     def clicked(self, trace: Any, point: int) -> None:
         """The pointer was pressed on a point of a trace (of a map: cells are counted row by row)."""
+
+
+def drawn(values: Any) -> np.ndarray:
+    """The numbers or names in x, y or z of a trace, which a figure on dark paper holds in binary form."""
+    if not isinstance(values, dict):
+        return np.asarray(values)
+    flat = np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"])
+    return flat.reshape([int(size) for size in str(values.get("shape", len(flat))).split(",")])

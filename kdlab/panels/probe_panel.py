@@ -8,7 +8,7 @@ from typing import Any
 from kdlab.panels import controls, probe_words
 from kdlab.panels.analysis import Want
 from kdlab.panels.controls import Control
-from kdlab.panels.over_seeds import SeedsPanel
+from kdlab.panels.over_seeds import SeedsPanel, drawn
 from kdlab.probes import FactorProbe, LinearProbeResult
 from kdlab.probes.words import call
 
@@ -210,8 +210,8 @@ class ProbePanel(SeedsPanel):
         if view == "depth" and len(result.epochs) > 1:
             deepest = len(result.layers) - 1
             self.values = {**self.values, "view": "epochs"}
-            self.set("layer", result.layers[min(max(round(float(trace.x[point])), 0), deepest)])
+            self.set("layer", result.layers[min(max(round(float(drawn(trace.x)[point])), 0), deepest)])
         elif view == "epochs":
-            self.set("epoch", int(trace.x[point]))
-        elif view == "map" and len(trace.z[0]) == len(result.epochs):  # a teacher has one column
+            self.set("epoch", int(drawn(trace.x)[point]))
+        elif view == "map" and drawn(trace.z).shape[1] == len(result.epochs):  # a teacher has one column
             self.set("epoch", result.epochs[point % len(result.epochs)])
