@@ -9,7 +9,7 @@ ARGS   ?=
 
 run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
-extras  := test dev timm opentsne tensorboard
+extras  := test dev timm opentsne tensorboard dashboards
 
 # Whatever the environment points at, the code of this checkout is what runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -47,7 +47,7 @@ lint: install-test
 	  || { echo "make: clear the notebooks above: nbstripout notebooks/*.ipynb"; exit 1; }
 
 # Other files there are what these share. The one for GPUs runs where PyTorch sees one.
-benches := imports throughput lockstep overhead accuracy_bf16 probes
+benches := imports throughput lockstep overhead small_pictures accuracy_bf16 probes panels
 bench: install-test
 	@for name in $(benches); do echo; echo "== $$name"; $(run) benchmarks/$$name.py $(ARGS) || exit 1; done
 	@echo; echo "== methods --speed"; $(run) benchmarks/methods.py --speed $(ARGS)

@@ -1,6 +1,6 @@
 """How fast do panels react while a study trains, and does memory grow, of the kernel and of the page?
 
-Usage: python benchmarks/panels.py [--quick] [--minutes 10] [--json FILE]
+Usage: python benchmarks/panels.py [--quick] [--minutes 2] [--json FILE]
 
 A lab (all panels) is opened in a real JupyterLab and a headless Chromium, and a study of the digits is
 played. Every twenty seconds the next tab is turned to, and on the first a switch is clicked. Told are
@@ -117,7 +117,7 @@ def watch(minutes: float, every: float) -> Watched:
 def main() -> None:
     """Measure and print."""
     parser = arguments(__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="of live training")
+    parser.add_argument("--minutes", type=float, default=2.0, metavar="M", help="of live training")
     args = parser.parse_args()
     about = machine()
     print(machine_line(about))

@@ -1,14 +1,20 @@
 """Make the pictures of the README from the real thing: `python docs/make_pictures.py`.
 
-Opens a notebook with a study panel in JupyterLab and a headless Chromium, trains, switches a term off
-in mid-course as a user would, and takes the picture when training has ended.
+Opens notebooks in JupyterLab and a headless Chromium: one with a study panel, where a term is switched off
+in mid-course as a user would, and one with a lab, of which every tab is shown. The animated picture is made
+of what the page shows while the students train and the tabs are turned.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "browser"))
@@ -27,22 +33,113 @@ study.set("KD", "kd", enabled=False, at_step=140)
 study.panel()
 """
 RUN = "study.fit(progress=False);"
+LAB = """
+import kdlab
+study = kdlab.Study(
+    data="digits", teacher="resnet20", student="resnet8", labels_per_class=10, batch_size=16, epochs=60,
+    students={"alone": "ce", "KD": "kd", "CMKD": "cmkd"}, folder="lab",
+)
+study.lab()
+"""
+WIDTH, HEIGHT = 1180, 1000
+SHOWN = ".jp-OutputArea:has(.kd-panel)"
+FILM_WIDTH = 800
+
+
+class Film:
+    """Pictures of a page, one after another, for an animation."""
+
+    def __init__(self, page: LabPage) -> None:
+        self._page = page
+        self._frames: list[Image.Image] = []
+        self._times: list[int] = []
+
+    def take(self, seconds: float) -> None:
+        """A picture of what is seen now, to be shown for so long."""
+        clip = self._page.page.locator(SHOWN).first.bounding_box()
+        clip["height"] = min(clip["height"], HEIGHT - 120)
+        shot = Image.open(io.BytesIO(self._page.page.screenshot(clip=clip))).convert("RGB")
+        size = (FILM_WIDTH, round(shot.height * FILM_WIDTH / shot.width))
+        self._frames.append(shot.resize(size, Image.Resampling.LANCZOS))
+        self._times.append(round(1000 * seconds))
+
+    def during(self, seconds: float, condition: Callable[[], Any] = lambda: False) -> None:
+        """Pictures over so many seconds, or until the condition holds."""
+        for _ in range(round(2 * seconds)):
+            self.take(0.3)
+            if condition():
+                return
+            self._page.page.wait_for_timeout(500)
+
+    def save(self, path: Path) -> None:
+        """An animated WebP; all pictures as high as the highest."""
+        height = max(frame.height for frame in self._frames)
+        even = [Image.new("RGB", (FILM_WIDTH, height), "white") for _ in self._frames]
+        for whole, frame in zip(even, self._frames):
+            whole.paste(frame)
+        even[0].save(
+            path, save_all=True, append_images=even[1:], duration=self._times, loop=0, quality=45, method=6
+        )
+
+
+def picture(page: LabPage, path: Path, selector: str = SHOWN) -> None:
+    """What is seen, as a PNG of 256 colours."""
+    page.screenshot(path, selector)
+    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def study_panel(page: LabPage) -> None:
+    """docs/panel.png."""
+    page.open("panel.ipynb")
+    page.run_all()
+    page.until(lambda: page.text(".kd-state") == "finished", 240, "the end of the training")
+    page.page.wait_for_timeout(4000)
+    picture(page, HERE / "panel.png")
+
+
+def turn_to(page: LabPage, tab: str) -> None:
+    """Turn to a tab of the lab and wait for its figure."""
+    page.page.get_by_role("tab", name=tab).click()
+    drawn = page.page.locator(".kd-plot:not(.kd-stale) .main-svg:visible")
+    page.until(drawn.count, 120, f"the figure of {tab}")
+    page.page.wait_for_timeout(1200)
+
+
+def whole_lab(page: LabPage) -> None:
+    """docs/lab.webp and a picture of each tab."""
+    film = Film(page)
+    page.open("lab.ipynb")
+    page.run_all()
+    page.until(page.page.locator(".kd-panel").count, 90, "the lab")
+    page.page.locator(SHOWN).first.scroll_into_view_if_needed()
+    page.page.locator("button[data-do='Play']").click()
+    step = page.page.locator(".kd-progress-text")
+    page.until(lambda: int(step.get_attribute("data-step") or 0) > 10, 120, "the first steps")
+    film.during(8)
+    page.page.get_by_label("kd of KD: on or off").click()
+    film.during(8)
+    page.until(lambda: page.text(".kd-state") == "finished", 240, "the end of the training")
+    page.page.wait_for_timeout(2500)
+    film.take(2.0)
+    for tab in ("Representations", "Probes", "Attention", "Logits", "Compare"):
+        turn_to(page, tab)
+        film.take(2.5)
+        picture(page, HERE / f"{tab.lower()}.png", ".kd-panel:visible")
+    film.save(HERE / "lab.webp")
 
 
 def main() -> None:
-    """Write docs/panel.png."""
+    """Write the pictures into docs/."""
     browser = find_browser()
     if browser is None:
         sys.exit("No Chromium found; install one (Debian: apt-get install chromium).")
     folder = Path(tempfile.mkdtemp())
     write_notebook(folder / "panel.ipynb", [STUDY.strip(), RUN])
+    write_notebook(folder / "lab.ipynb", [LAB.strip()])
     with JupyterLab(folder) as lab, sync_playwright() as playwright:
-        page = LabPage(launch(playwright, browser), lab.url, 1280, 1700)
-        page.open("panel.ipynb")
-        page.run_all()
-        page.until(lambda: page.text(".kd-state") == "finished", 240, "the end of the training")
-        page.page.wait_for_timeout(4000)
-        page.screenshot(HERE / "panel.png", ".jp-OutputArea:has(.kd-panel)")
+        chromium = launch(playwright, browser)
+        study_panel(LabPage(chromium, lab.url, 1280, 1700))
+        whole_lab(LabPage(chromium, lab.url, WIDTH, HEIGHT))
 
 
 if __name__ == "__main__":

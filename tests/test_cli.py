@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import kdlab
-from kdlab.cli import build_parser, lab, main
+from kdlab.cli import build_parser, dashboard, lab, main
 from kdlab.cli.arguments import check_keys, study_arguments, sweep_arguments
 from kdlab.cli.text import table
 from kdlab.errors import ConfigError, DataError, UnknownNameError
@@ -23,6 +24,7 @@ from tests.small_study import small
 
 COMMANDS = (
     *("demo", "run", "sweep", "report", "show", "teacher", "methods", "models", "datasets", "doctor", "lab"),
+    "dashboard",
 )
 
 
@@ -665,3 +667,34 @@ def test_lab_hands_the_rest_to_jupyter_and_outlives_ctrl_c(
     assert asked[0][-1] == "--no-browser"
     assert asked[1][4].endswith("/b.ipynb")
     assert asked[1][-1] == "--port=1"
+
+
+# ---- the dashboard -------------------------------------------------------------------------------------
+
+
+def test_a_dashboard_is_a_page_with_the_lab_of_a_study(tmp_path: Path) -> None:
+    study = small(tmp_path)
+    folder = study.folder
+    with pytest.raises(ConfigError, match="neither the folder of a study nor a study file"):
+        dashboard.study_code(tmp_path / "nothing", None)
+    (tmp_path / "mine.toml").write_text('data = "digits"\nepochs = 2\n[students]\nalone = "ce"\n')
+    code = dashboard.study_code(tmp_path / "mine.toml", "cpu")
+    space: dict[str, Any] = {"kdlab": kdlab}
+    exec(code, space)
+    assert space["study"].names == ["alone"] and space["study"].epochs == 2
+    assert Path(space["study"].folder).is_absolute(), "the page runs elsewhere"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text("{}")
+    page = dashboard.write_page(tmp_path, dashboard.study_code(folder, None), folder)
+    source = "".join(json.loads(page.read_text())["cells"][0]["source"])
+    assert f"load_study({str(folder)!r})" in source and source.endswith("study.lab()")
+    command = dashboard.voila_command(page, 9000, "dark", True, ["--Voila.ip=0.0.0.0"])
+    assert command[1:3] == ["-m", "voila"] and {"--port=9000", "--theme=dark", "--no-browser"} <= set(command)
+
+
+def test_a_dashboard_without_voila_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["dashboard", str(tmp_path)]) == 2
+    assert 'pip install "kdlab[dashboards]"' in capsys.readouterr().err

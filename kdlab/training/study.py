@@ -26,7 +26,7 @@ from kdlab.training.variants import Student, class_name
 from kdlab.training.worker import Worker
 
 if TYPE_CHECKING:
-    from kdlab.panels import StudyPanel
+    from kdlab.panels import Lab
     from kdlab.training.footprint import Footprint
 
 
@@ -250,11 +250,25 @@ class Study(Worker):
 
         return footprint(self)
 
-    def panel(self) -> StudyPanel:
-        """A panel with switches, weights, play / pause / step / stop and live figures."""
-        from kdlab.panels import StudyPanel
+    def panel(self, kind: str = "study") -> Any:
+        """A panel with controls and live figures, for notebooks.
 
-        return StudyPanel(self)
+        Args:
+            kind: "study" (switches, weights, play / pause / step / stop), "representations", "probes",
+                "attention", "logits" or "compare".
+
+        Raises:
+            UnknownNameError: there is no such panel.
+        """
+        from kdlab.panels import open_panel
+
+        return open_panel(self, kind)
+
+    def lab(self) -> Lab:
+        """All panels on tabs, with one epoch and one selection in common."""
+        from kdlab.panels import Lab
+
+        return Lab(self)
 
     def _shown_in_cell(self) -> Callable[[], None]:
         """Show a panel; what keeps it up to date until the training ends."""
