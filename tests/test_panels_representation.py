@@ -19,14 +19,14 @@ from kdlab.panels.representation import RepresentationPanel
 from kdlab.panels.shared import Shared
 from kdlab.plots.point_looks import PointLooks, colors_of
 from kdlab.probes import Embedding
+from tests.panels_hands import control, in_python, options, until, with_page
 from tests.small_study import small
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> kdlab.Study:
-    students = {"alone": "ce", "KD": "kd", "AT": "at"}
-    options: dict[str, Any] = dict(students=students, seeds=[0, 1], probe_size=300, keep="none")
-    return small(tmp_path_factory.mktemp("mapped"), **options).fit(progress=False)
+    more: dict[str, Any] = dict(seeds=[0, 1], probe_size=300, keep="none")
+    return small(tmp_path_factory.mktemp("mapped"), **more).fit(progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def make() -> Iterator[Callable[..., RepresentationPanel]]:
     made: list[RepresentationPanel] = []
 
     def panel(study: Any, view: str = "pca", **options: Any) -> RepresentationPanel:
-        options = {"in_cell": True} | options
-        made.append(RepresentationPanel(study, values={"view": view}, **options))
-        made[-1].observe(lambda sent, one=made[-1]: one.set_trait("seen", sent["new"]), "sent")  # the page
+        how = {"in_cell": True} | options
+        made.append(RepresentationPanel(study, values={"view": view}, **how))
+        with_page(made[-1])
         return made[-1]
 
     yield panel
@@ -65,25 +65,10 @@ def known(study: kdlab.Study, space: Embedding, monkeypatch: pytest.MonkeyPatch)
     return measured
 
 
-def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def clouds(panel: RepresentationPanel) -> dict[str, Any]:
     """Network -> its trace."""
     assert panel.fig is not None
     return dict(zip(panel.fig.layout.meta["clouds"], panel.fig.data))
-
-
-def control(panel: RepresentationPanel, name: str) -> dict[str, Any]:
-    return next(c for c in panel.live["controls"] if c["name"] == name)
-
-
-def options(panel: RepresentationPanel, name: str) -> list[Any]:
-    return [option[0] for option in control(panel, name)["options"]]
 
 
 def rows(panel: RepresentationPanel) -> dict[str, list[int]]:
@@ -94,14 +79,6 @@ def rows(panel: RepresentationPanel) -> dict[str, list[int]]:
     return out
 
 
-def run(code: str, study: kdlab.Study) -> Any:
-    """The value of the last expression of a line of Python."""
-    *before, last = code.split("; ")
-    names: dict[str, Any] = {"kdlab": kdlab, "study": study}
-    exec("; ".join(before), names)
-    return eval(last, names)
-
-
 # ---- maps over the epochs ------------------------------------------------------------------------------
 
 
@@ -109,7 +86,7 @@ def test_epochs_colours_and_students_only_redraw(
     study: kdlab.Study, space: Embedding, known: list[str], make: Callable[..., RepresentationPanel]
 ) -> None:
     panel = make(study)
-    assert list(clouds(panel)) == ["resnet8", "alone", "KD", "AT"] and panel.seed() == 1
+    assert list(clouds(panel)) == ["resnet8", "alone", "KD"] and panel.seed() == 1
     for epoch in (0, 2, 3):
         panel.set("epoch", epoch)
         at = space.epochs.index(epoch)
@@ -142,14 +119,14 @@ def test_the_line_of_python_draws_the_same(
     panel.set("select", "class:4")
     panel.set("neighbours", True)
     panel.set("students", ["alone", "KD"])
-    fig = run(panel.live["code"], study)
+    fig = in_python(panel)
     assert [t.name for t in fig.data] == [t.name for t in panel.fig.data]
     for own, drawn in zip(fig.data, panel.fig.data, strict=True):
         np.testing.assert_array_equal(own.x, drawn.x)
         assert own.selectedpoints == drawn.selectedpoints and own.marker == drawn.marker
     assert fig.layout.meta == panel.fig.layout.meta
     panel.set("view", "live")
-    fig = run(panel.live["code"], study)
+    fig = in_python(panel)
     np.testing.assert_array_equal(fig.data[0].x, panel.fig.data[0].x)
 
 
@@ -188,7 +165,7 @@ def test_what_is_selected_in_one_plot_is_selected_everywhere(
     assert "3 pictures selected" in panel.live["said"] and control(panel, "select")["value"] == "chosen"
     panel.on_points("click", [(0, 9)])
     assert shared.sample == on_map[9] and len(shared.samples) == 3, "a click looks closer, no more"
-    assert f"Picture {on_map[9]}, true class {space.labels[9]}" in panel.live["said"]
+    assert f"Ringed: picture {on_map[9]}, true class {space.labels[9]}" in panel.live["said"]
     panel.on_points("select", None)
     assert shared.samples == () and clouds(panel)["KD"].selectedpoints is None
     shared.select([on_map[3]])  # from another panel
@@ -233,7 +210,7 @@ def test_neighbours_are_those_in_the_features(
     panel.set("sample", 12)
     found = rows(panel)
     evaluation = np.flatnonzero(~study.probe_set.fit)
-    for name in ("resnet8", "alone", "KD", "AT"):
+    for name in ("resnet8", "alone", "KD"):
         own = study.snapshot(name, 3, 1).embedding[evaluation].astype(np.float64)
         order = np.argsort(np.square(own - own[12]).sum(axis=1), kind="stable")
         (row,) = [row for row in found if f" in {name}: " in row]
@@ -264,7 +241,7 @@ def test_arrows_show_where_a_loss_pulls_at_epochs_with_weights(
 ) -> None:
     panel = make(study)
     panel.set("student", "KD")
-    assert options(panel, "arrows") == ["off", "each", "ce", "kd", "all together"]
+    assert list(options(panel, "arrows")) == ["off", "each", "ce", "kd", "all together"]
     panel.set("arrows", "kd")
     assert "They are exact; of the gradient the plane shows: KD" in panel.live["said"]
     assert [t.name for t in panel.fig.data if t.name and "pull" in t.name] == ["pull of kd"]
@@ -277,7 +254,7 @@ def test_arrows_show_where_a_loss_pulls_at_epochs_with_weights(
     way = np.array([moved[tuple(np.round(place, 4))] for place in start.astype(float)])
     scale = np.linalg.norm(end - start) / np.linalg.norm(way)
     np.testing.assert_allclose(end - start, scale * way, atol=1e-3 * np.abs(end - start).max())
-    fig = run(panel.live["code"], study)
+    fig = in_python(panel)
     (again,) = [t for t in fig.data if t.name == "pull of kd"]
     np.testing.assert_allclose(again.x, arrows.x, atol=1e-4)
     panel.set("epoch", 2)

@@ -96,7 +96,7 @@ def selection(space: Embedding, inside: Sequence[int], outside: int) -> str:
 
 def answers(space: Embedding, e: int, shown: Sequence[int], i: int, place: int) -> str:
     """What the networks answer for the i-th picture of the map, which is picture `place`."""
-    start = f"Picture {place}, true class {_class(space, int(space.labels[i]))}"
+    start = f"picture {place}, true class {_class(space, int(space.labels[i]))}"
     said = []
     for n in shown:
         best = int(space.predicted[e, n, i])
@@ -149,7 +149,7 @@ def thumbnail(
 def unseen(place: int, label: str, source: Source) -> dict[str, Any]:
     """A selected picture that the map does not show."""
     text = f"{shortened(label, 11)}\nnot on map"
-    return {"id": place, "src": source(place), "text": text, "title": f"Picture {place}, class {label}"}
+    return {"id": place, "src": source(place), "text": text, "title": f"picture {place}, class {label}"}
 
 
 def neighbour_rows(

@@ -322,10 +322,11 @@ class RepresentationPanel(MapPanel):
         about = (
             f"Picture {sample} is not on the map, which shows {len(space.labels)} of {len(self.evaluation)}."
             if ringed is None
-            else map_words.answers(space, e, shown, ringed, sample)
+            else "Ringed: " + map_words.answers(space, e, shown, ringed, sample)
         )
         parts = [
             map_words.seen(space, e, shown, result.live and self.study.state in _BEGUN),
+            "" if self.overlays() else "The number above a plot is the share that is classified right.",
             self.fig.layout.meta["pulls"] or self._missing_arrows,
             map_words.selection(space, inside, len(outside)),
             about,
@@ -341,7 +342,7 @@ class RepresentationPanel(MapPanel):
         out: list[dict[str, Any]] = []
         if ringed is not None and self.values["neighbours"]:
             out += map_words.neighbour_rows(space, e, shown, ringed, on_map, source)
-        elif ringed is not None:
+        elif ringed is not None and ringed not in inside[: map_words.MOST_PICTURES]:
             own = map_words.thumbnail(space, e, shown, ringed, sample, source)
             out.append(own | {"row": "Under the microscope", "chosen": True})
         count, most = len(inside) + len(outside), map_words.MOST_PICTURES

@@ -21,8 +21,9 @@ from kdlab.probes.words import listed, percent
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_CELLS = {1: 560, 2: 420, 3: 350, 4: 290}  # pixels of a small plot with its title, by plots in a row
+_CELLS = {1: 560, 2: 420, 3: 350, 4: 265}  # pixels of a small plot with its title, by plots in a row
 _LEGEND_HEIGHT = 64
+_SHORT = 12  # letters of a name above a narrow plot
 _FADED = 0.14  # opacity of pictures that are not selected
 _MOST_ARROWS = 120  # of all terms together
 _LEAST_PICTURES = 16  # that have arrows where there are more
@@ -136,15 +137,18 @@ def embedding_at(
         layout[f"yaxis{me}"] = bare | dict(domain=up, anchor=f"x{me}", range=[y - half, y + half]) | same
         layout[f"yaxis{me}"] |= dict(constrain="domain", constraintoward="top")
         frames.append(_frame(me))
-        text = _at_words(result, e) if overlay else _heading(result, e, shown[place])
+        text = (
+            _at_words(result, e)
+            if overlay
+            else _heading(result, e, shown[place], _SHORT if columns > 2 else 26)
+        )
         notes.append(_note(text, across[0], up[1], "bottom"))
         if not overlay and not np.isfinite(result.coordinates[e, shown[place], 0, 0]):
             middle = sum(across) / 2
             notes.append(_note(f"not there {_at_words(result, e)}", middle, sum(up) / 2, "middle", "center"))
     if color == "confidence":
-        bar = dict(
-            title=dict(text="confidence", side="right"), thickness=12, outlinewidth=0, tickformat=".0%"
-        )
+        bar = dict(orientation="h", x=0, xanchor="left", y=-0.01, yanchor="top", len=0.5, thickness=10)
+        bar |= dict(title=dict(text="confidence", side="top"), outlinewidth=0, tickformat=".0%")
         layout["coloraxis"] = dict(colorscale=theme.SEQUENTIAL, cmin=0.0, cmax=1.0, colorbar=bar)
     about_pulls = _pulls_told(pulls, term)
     fig = theme.apply(
@@ -193,14 +197,14 @@ def _frame(axis: str) -> dict[str, Any]:
     return dict(type="rect", line=dict(color=theme.FAINT, width=1), layer="below", **where)
 
 
-def _heading(result: Embedding, e: int, n: int) -> str:
-    """Name of a network, and how many of these pictures it classifies right."""
+def _heading(result: Embedding, e: int, n: int, most: int) -> str:
+    """Name of a network in so many letters, and how many of these pictures it classifies right."""
     name, said = result.networks[n], result.predicted[e, n]
-    text = f"<b>{escape(theme.shortened(name, 26))}</b>" + (" teacher" if name in result.teachers else "")
+    text = f"<b>{escape(theme.shortened(name, most))}</b>" + (" teacher" if name in result.teachers else "")
     if (said < 0).any():
         return text
     right = percent(float((said == result.labels).mean()), 0)
-    return f"{text}, {right} right"
+    return f"{text} {right}" + (" right" if most > _SHORT else "")
 
 
 def _at_words(result: Embedding, e: int) -> str:
