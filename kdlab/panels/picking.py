@@ -48,6 +48,7 @@ class PicturePanel(AnalysisPanel):
     def __init__(self, study: Any, **options: Any) -> None:
         self._seen: OrderedDict[tuple[str, int, int], Shown | None] = OrderedDict()
         self._thumbnails: dict[int, str] = {}
+        self._strip: tuple[Any, dict[int, dict[str, Any]]] = (None, {})
         self._looked = np.zeros(0, dtype=np.int64)
         super().__init__(study, **options)
 
@@ -182,7 +183,20 @@ class PicturePanel(AnalysisPanel):
 
     def pictures(self, result: Any) -> list[dict[str, Any]]:
         whose = self.kind().partition(":")[2] if self.kind().startswith((WRONG, DIFFER)) else ""
-        return [self._thumbnail(place, whose) for place in self.page(STRIP)]
+        names, sample = self._networks(), self.sample()
+        about = whose, self.epoch(), self.seed(), *((n, self.shown(n) is not None) for n in names)
+        if self._strip[0] != about:
+            self._strip = about, {}
+        known, out = self._strip[1], []
+        for place in self.page(STRIP):
+            if place not in known:
+                known[place] = self._thumbnail(place, whose)
+            out.append(known[place] | {"chosen": place == sample})
+        return out
+
+    def _networks(self) -> list[str]:
+        """The teacher, if there is one, and the shown students."""
+        return [*([self.study.teacher_name] if self.study.teacher_name else []), *self.students()]
 
     def picked(self) -> tuple[Any, ...]:
         """What strip and microscope depend on; part of `look`."""
@@ -213,7 +227,6 @@ class PicturePanel(AnalysisPanel):
             "src": self.picture_of(place),
             "text": "\n".join(filter(None, lines)),
             "title": self.told(place),
-            "chosen": place == self.sample(),
         }
 
     def _says(self, network: str, name: str, place: int, label: int) -> str:
@@ -242,10 +255,9 @@ class PicturePanel(AnalysisPanel):
     def told(self, place: int, networks: Sequence[str] | None = None) -> str:
         """A picture and what networks answer: "Picture 12, true class 3. Right: KD (97 %). Wrong: ..."."""
         label = int(self.labels[place])
-        names = [*([self.study.teacher_name] if self.study.teacher_name else []), *self.students()]
         right: list[str] = []
         wrong: list[str] = []
-        for name in names if networks is None else networks:
+        for name in self._networks() if networks is None else networks:
             shown = self.shown(name)
             if shown is not None:
                 told = self._answer(name, shown.sure[place], label)

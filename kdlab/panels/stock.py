@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass
+class _Known:
+    """What was read of the folder when `key` was true."""
+
+    key: tuple[Any, ...]
+    epochs: dict[tuple[int, str | None], list[int]] = field(default_factory=dict)
+    weights: dict[tuple[int, str], list[int]] = field(default_factory=dict)
+    seeds: list[int] | None = None
 
 
 class Stock:
@@ -14,9 +25,7 @@ class Stock:
 
     def __init__(self, study: Any) -> None:
         self.study = study
-        self._key: tuple[Any, ...] = ()
-        self._epochs: dict[tuple[int, str | None], list[int]] = {}
-        self._weights: dict[tuple[int, str], list[int]] = {}
+        self._known = _Known(())
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -27,28 +36,32 @@ class Stock:
 
     def epochs(self, seed: int, network: str | None = None) -> list[int]:
         """Epochs of which there are snapshots (of one student, if named), ascending."""
-        self._refresh()
-        if (seed, network) not in self._epochs:
-            self._epochs[seed, network] = self.study.snapshot_epochs(seed, network)
-        return self._epochs[seed, network]
+        known = self._refreshed().epochs
+        if (seed, network) not in known:
+            known[seed, network] = self.study.snapshot_epochs(seed, network)
+        return known[seed, network]
 
     def weight_epochs(self, seed: int, student: str) -> list[int]:
         """Those of its epochs of which a student's weights were kept as well, ascending."""
-        self._refresh()
-        if (seed, student) not in self._weights:
+        known = self._refreshed().weights
+        if (seed, student) not in known:
             kept = set(self.study.weight_epochs(student, seed))
-            self._weights[seed, student] = [epoch for epoch in self.epochs(seed, student) if epoch in kept]
-        return self._weights[seed, student]
-
-    def _refresh(self) -> None:
-        """Forget what was known before something came."""
-        key = self.key
-        if key != self._key:
-            self._key, self._epochs, self._weights = key, {}, {}
+            known[seed, student] = [epoch for epoch in self.epochs(seed, student) if epoch in kept]
+        return known[seed, student]
 
     def seeds(self) -> list[int]:
         """Seeds of which there are snapshots, in the order of the study."""
-        return [seed for seed in self.study.seeds if self.epochs(seed)]
+        known = self._refreshed()
+        if known.seeds is None:
+            known.seeds = [seed for seed in self.study.seeds if self.epochs(seed)]
+        return list(known.seeds)
+
+    def _refreshed(self) -> _Known:
+        """What is known, forgotten when something came; whoever asks keeps what was so when asking."""
+        key = self.key
+        if key != self._known.key:
+            self._known = _Known(key)
+        return self._known
 
     def latest_seed(self) -> int | None:
         """The seed trained last that has snapshots; None before training."""
