@@ -14,7 +14,7 @@ import torch
 
 import kdlab
 from kdlab import losses
-from kdlab.panels import LogitPanel, Shared
+from kdlab.panels import AttentionPanel, LogitPanel, Shared
 from kdlab.probes.gradients import closed_gradients
 from kdlab.probes.logits import LogitDecomposition
 from kdlab.probes.result import load_result
@@ -285,6 +285,32 @@ def test_no_picture_of_a_kind_is_a_hint(make: Make) -> None:
     assert "0 pictures that resnet8 has wrong" in panel.live["hint"] and not panel.live["errors"]
     ask(panel, do="control", name="next", value=True)
     assert "no picture of this kind" in panel.live["errors"][0]
+
+
+def test_two_classes_two_teachers_and_wide_pictures_in_colour(tmp_path: Path, make: Make) -> None:
+    generator = np.random.default_rng(0)
+    y = np.arange(160) % 2
+    lighter = (120 * y)[:, None, None, None] * (np.arange(12) > 5)
+    x = (generator.integers(0, 90, (160, 3, 8, 12)) + lighter).astype(np.uint8)
+    study = small(
+        tmp_path,
+        data=(x, y, x[:80], y[:80]),
+        teacher=["resnet8", "resnet14"],
+        epochs=1,
+        labels_per_class=None,
+    ).fit(progress=False)
+    panel = make(study)
+    for view in VIEWS[:-1]:
+        choose(panel, view=view)
+        assert not panel.live["hint"] and not panel.live["errors"] and same_figure(panel), view
+    choose(panel, view="dark")
+    assert "one wrong class" in panel.live["hint"]
+    wall = AttentionPanel(study, in_cell=True)
+    try:
+        assert "resnet14" in wall.figure and not wall.live["hint"]
+        assert wall.fig.layout.images[0].sizey == pytest.approx(8 / 12)
+    finally:
+        wall.close()
 
 
 def test_a_panel_follows_a_training(tmp_path: Path, make: Make) -> None:
