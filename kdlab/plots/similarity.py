@@ -64,7 +64,7 @@ def similarity(
     for note in fig.layout.annotations:
         note.font = dict(size=13, color=theme.INK)
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    fig.update_xaxes(showgrid=False, tickangle=0 if _short(result) else -30)
+    fig.update_xaxes(showgrid=False, tickangle=0 if _short(result) else -30, tickfont=dict(size=12))
     for row, (left, _) in enumerate(result.pairs):
         fig.update_yaxes(title=theme.shortened(left, 22), row=row + 1, col=1)
     theme.small_titles(fig)
