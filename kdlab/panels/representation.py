@@ -275,8 +275,9 @@ class RepresentationPanel(MapPanel):
     def _weights_in_words(self, student: str) -> str:
         seed = self.seed()
         there = [] if seed is None else self.stock.weight_epochs(seed, student)
-        epochs = f"of {student} they were kept at epochs {listed([str(e) for e in there])}" if there else ""
-        return f"Arrows need weights; {epochs or 'none were kept'} (Study(keep=...) chooses which are kept)."
+        when = f"epoch{'s' * (len(there) > 1)} {listed([str(e) for e in there])}"
+        kept = f"of {student} they were kept at {when}" if there else f"none of {student} were kept"
+        return f"Arrows need weights; {kept} (Study(keep=...) chooses which are kept)."
 
     def draw(self, result: Mapped) -> go.Figure:
         space, value = result.space, self.values
