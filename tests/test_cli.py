@@ -648,7 +648,7 @@ def test_lab_hands_the_rest_to_jupyter_and_outlives_ctrl_c(
     class FakeProcess(contextlib.nullcontext):
         """Gets Ctrl-C once, then ends with status 3."""
 
-        def __init__(self, command: list[str]) -> None:
+        def __init__(self, command: list[str], env: Any) -> None:
             super().__init__(self)
             asked.append(command)
             self.ends: list[Any] = [KeyboardInterrupt(), 3]
@@ -672,7 +672,9 @@ def test_lab_hands_the_rest_to_jupyter_and_outlives_ctrl_c(
 # ---- the dashboard -------------------------------------------------------------------------------------
 
 
-def test_a_dashboard_is_a_page_with_the_lab_of_a_study(tmp_path: Path) -> None:
+def test_a_dashboard_is_a_page_with_the_lab_of_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = small(tmp_path)
     folder = study.folder
     with pytest.raises(ConfigError, match="neither the folder of a study nor a study file"):
@@ -688,8 +690,13 @@ def test_a_dashboard_is_a_page_with_the_lab_of_a_study(tmp_path: Path) -> None:
     page = dashboard.write_page(tmp_path, dashboard.study_code(folder, None), folder)
     source = "".join(json.loads(page.read_text())["cells"][0]["source"])
     assert f"load_study({str(folder)!r})" in source and source.endswith("study.lab()")
-    command = dashboard.voila_command(page, 9000, "dark", True, ["--Voila.ip=0.0.0.0"])
-    assert command[1:3] == ["-m", "voila"] and {"--port=9000", "--theme=dark", "--no-browser"} <= set(command)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(dashboard, "serve", lambda command, env: asked.append(command) or 0)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    options = ["--theme", "dark", "--port=9000", "--no-browser", "--", "--Voila.ip=0.0.0.0"]
+    assert main(["dashboard", str(folder), *options]) == 0
+    assert asked[0][1:3] == ["-m", "voila"] and asked[0][-1] == "--Voila.ip=0.0.0.0"
+    assert {"--port=9000", "--theme=dark", "--no-browser"} <= set(asked[0])
 
 
 def test_a_dashboard_without_voila_says_what_to_install(

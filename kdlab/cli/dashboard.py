@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from kdlab.cli.arguments import read_study_file
+from kdlab.cli.lab import serve
 from kdlab.cli.parsing import add_command
 from kdlab.errors import ConfigError
 
@@ -27,6 +28,19 @@ Examples:
 
 It needs Voila: pip install "kdlab[dashboards]"."""
 
+_TEMPLATE = """\
+{%- extends 'voila/templates/lab/index.html.j2' -%}
+{%- block notebook_css -%}
+{{ super().replace("https://cdn.jsdelivr.net/npm/", "data:text/css,") }}
+{%- endblock notebook_css -%}
+"""
+_EXTENSIONS = [  # what widgets need; others have no place on the page
+    "@jupyter-widgets/jupyterlab-manager",
+    "@voila-dashboards/widgets-manager7",
+    "@voila-dashboards/widgets-manager8",
+    "anywidget",
+]
+
 
 def add(commands: Any) -> None:
     """Describe the command."""
@@ -39,7 +53,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     command.add_argument("--no-browser", action="store_true", help="only print the address")
-    command.add_argument("voila", nargs="*", metavar="-- OPTION", help="options for Voila")
+    command.set_defaults(rest=[])
 
 
 def dashboard_command(args: argparse.Namespace) -> int:
@@ -49,13 +63,8 @@ def dashboard_command(args: argparse.Namespace) -> int:
     code = study_code(Path(args.study), args.device)
     with tempfile.TemporaryDirectory(prefix="kdlab-dashboard-") as folder:
         notebook = write_page(Path(folder), code, Path(args.study))
-        command = voila_command(notebook, args.port, args.theme, args.no_browser, list(args.voila))
-        with subprocess.Popen(command) as process:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:  # Voila gets the same Ctrl-C
-                    continue
+        command = voila_command(notebook, args.port, args.theme, args.no_browser, args.rest)
+        return serve(command, write_template(Path(folder)))
 
 
 def study_code(path: Path, device: str | None) -> str:
@@ -87,11 +96,22 @@ def write_page(folder: Path, code: str, study: Path) -> Path:
     return path
 
 
+def write_template(folder: Path) -> dict[str, str]:
+    """Voila's own page without its links to a server of others; the environment in which it is found."""
+    place = folder / "voila" / "templates" / "kdlab"
+    place.mkdir(parents=True)
+    (place / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
+    (place / "index.html.j2").write_text(_TEMPLATE, encoding="utf-8")
+    others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
+    return {**os.environ, "JUPYTER_PATH": os.pathsep.join([str(folder), *others])}
+
+
 def voila_command(
     notebook: Path, port: int | None, theme: str, no_browser: bool, options: list[str]
 ) -> list[str]:
     """The command that serves `notebook`, with this environment's Python."""
-    command = [sys.executable, "-m", "voila", str(notebook), f"--theme={theme}"]
+    command = [sys.executable, "-m", "voila", str(notebook), f"--theme={theme}", "--template=kdlab"]
+    command.append(f"--VoilaConfiguration.extension_allowlist={_EXTENSIONS}")
     command += [] if port is None else [f"--port={port}"]
     command += ["--no-browser"] if no_browser else []
     return command + options

@@ -32,20 +32,21 @@ def add(commands: Any) -> None:
     command.add_argument(
         "notebook", nargs="?", metavar="NOTEBOOK", help="a file, or the name of one of kdlab's"
     )
-    command.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
+    command.set_defaults(rest=[])
 
 
 def lab_command(args: argparse.Namespace) -> int:
     """Start JupyterLab and return its exit status when it ends."""
-    name, options = args.notebook, list(args.jupyter)
-    if name is not None and name.startswith("-"):  # `kdlab lab -- --no-browser`
-        name, options = None, [name, *options]
-    command = jupyter_command(find_notebook(name), options)
-    with subprocess.Popen(command) as process:
+    return serve(jupyter_command(find_notebook(args.notebook), args.rest))
+
+
+def serve(command: list[str], environment: dict[str, str] | None = None) -> int:
+    """Run a server until it ends; its exit status."""
+    with subprocess.Popen(command, env=environment) as process:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # JupyterLab gets the same Ctrl-C, and asks before it ends
+            except KeyboardInterrupt:  # the server gets the same Ctrl-C; JupyterLab asks before it ends
                 continue
 
 

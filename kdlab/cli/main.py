@@ -30,6 +30,9 @@ Each command tells more: kdlab run --help
 Exit status: 0 done, 1 failed, 2 asked for something that cannot work, 130 stopped by Ctrl-C."""
 
 
+_HANDING_ON = ("lab", "dashboard")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -52,10 +55,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; what stands behind "--" is handed on as `rest` by commands that start a program."""
+    command = next((word for word in argv if not word.startswith("-")), None)
+    if command not in _HANDING_ON or "--" not in argv:
+        return parser.parse_args(argv)
+    cut = argv.index("--")
+    args = parser.parse_args(argv[:cut])
+    args.rest = list(argv[cut + 1 :])
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: this process's own) and return the exit status."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parse(parser, sys.argv[1:] if argv is None else argv)
     if args.command is None:
         parser.print_help()
         return USAGE

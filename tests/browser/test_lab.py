@@ -98,7 +98,7 @@ def test_the_lab_in_jupyterlab(trained: Path, browser: object, tmp_path: Path) -
         page.wait_idle()
         turn_to(page, "Logits")
         said = page.page.locator(".kd-said:visible")
-        page.page.get_by_label("Temperature").locator("visible=true").first.fill("1")
+        page.page.locator("input[aria-label=Temperature]:visible").first.fill("0")  # its logarithm
         page.until(
             lambda: "At temperature 1 " in (said.first.text_content() or ""), what="for the temperature"
         )
@@ -115,11 +115,13 @@ def test_the_dashboard_is_a_web_page(trained: Path, browser: object, tmp_path: P
     try:
         _wait_until_up(f"http://127.0.0.1:{port}/voila/static/", server)
         page = LabPage(browser, f"http://127.0.0.1:{port}", height=1300)
+        asked: list[str] = []
+        page.page.on("request", lambda r: asked.append(r.url) if page.url not in r.url else None)
         page.page.goto(page.url, timeout=90_000)
         page.until(page.page.locator(".kd-panel").count, 90, "for the lab")
         assert not page.page.locator(".jp-CodeCell .cm-content").count(), "no code is shown"
         look_at_all(page, pictures, "dashboard")
-        assert not page.problems
+        assert not page.problems and not asked, "the page is served from here alone"
     finally:
         server.terminate()
         server.wait(20)

@@ -74,7 +74,7 @@ class Panel:
         self.lab.until(lambda: self.page.locator(".kd-figure .xtick").count(), timeout, "for the figures")
 
     def step(self) -> int:
-        return int(self.page.locator(".kd-progress-text").get_attribute("data-step") or 0)
+        return int(self.page.locator(".kd-progress-text").first.get_attribute("data-step") or 0)
 
     def label(self) -> str:
         return self.page.locator(".kd-state").text_content() or ""
