@@ -6,6 +6,7 @@ A lab (all panels) is opened in a real JupyterLab and a headless Chromium, and a
 played. Every twenty seconds the next tab is turned to, and on the first a switch is clicked. Told are
 
 - the seconds until each tab's figure is there, at its first opening and later;
+- the milliseconds from the change of a control that only redraws until the figure shows it;
 - the milliseconds from a click on a switch to the page's own change, and to the kernel's answer;
 - the memory of the kernel and of the page's JavaScript (after its garbage was collected), at the end over
   that after a fifth of the time, when all tabs have been seen.
@@ -37,6 +38,23 @@ lab
 TABS = ("Train", "Representations", "Probes", "Attention", "Logits", "Compare")
 
 
+GESTURES = {  # tab -> a control that only redraws, and values to give it in turn
+    "Representations": ("[data-control=color] select", ['"correct"', '"class"']),
+    "Probes": ("[data-control=levels] input", []),
+    "Attention": ("[data-control=opacity] input", ["0.3", "0.8"]),
+    "Logits": ("[data-control=temperature] input", ["0", "1.4"]),
+}
+REDRAW = """([selector, value]) => new Promise((resolve) => {
+    const panel = [...document.querySelectorAll(".kd-analysis")].find((e) => e.offsetWidth > 0);
+    const control = panel.querySelector(selector), start = performance.now();
+    panel.querySelector(".js-plotly-plot").once("plotly_afterplot", () => resolve(performance.now() - start));
+    setTimeout(() => resolve(null), 10000);
+    if (control.type === "checkbox") return control.click();
+    control.value = value;
+    for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, { bubbles: true }));
+})"""
+
+
 class Watched:
     """The lab on a page: turns tabs, clicks, and reads memory."""
 
@@ -47,6 +65,7 @@ class Watched:
         self.kernel = 0
         self.started = time.monotonic()
         self.turns: dict[str, list[float]] = {tab: [] for tab in TABS}
+        self.redraws: dict[str, list[float]] = {}
         self.clicks: list[dict[str, float]] = []
         self.memory: list[dict[str, float]] = []
 
@@ -69,6 +88,15 @@ class Watched:
         drawn = self.page.locator(f"{'.kd-figure' if tab == 'Train' else '.kd-plot'} .main-svg:visible")
         self.lab.until(drawn.count, 120, f"for the figure of {tab}")
         self.turns[tab].append(time.monotonic() - start)
+
+    def redraw(self, tab: str) -> None:
+        """Give a control of the tab another value, several times, until the figure shows it."""
+        selector, values = GESTURES[tab]
+        for value in (values or [""]) * 2:
+            took = self.page.evaluate(REDRAW, [selector, value])
+            if took is not None:
+                self.redraws.setdefault(tab, []).append(took)
+            self.page.wait_for_timeout(700)
 
     def click(self) -> None:
         self.clicks.append(self.lab.click_to_answer("kd of KD: on or off"))
@@ -106,6 +134,9 @@ def watch(minutes: float, every: float) -> Watched:
             watched.turn_to(TABS[number % len(TABS)])
             if number % len(TABS) == 0:
                 watched.click()
+            if TABS[number % len(TABS)] in GESTURES:
+                watched.page.wait_for_timeout(1500)
+                watched.redraw(TABS[number % len(TABS)])
             watched.page.wait_for_timeout(1000 * every)
             watched.read()
             number += 1
@@ -127,6 +158,9 @@ def main() -> None:
         for tab, times in watched.turns.items()
     ]
     print("\n" + table(turns))
+    print("\nA control that only redraws, until the figure shows it, while training (ms):")
+    for tab, took in watched.redraws.items():
+        print(f"  {tab}: {median(took):.0f} ({min(took):.0f} to {max(took):.0f}, {len(took)} times)")
     shown, answered = ([c[key] for c in watched.clicks] for key in ("shown", "answered"))
     print(
         f"\nA click on a switch: shown after {median(shown):.0f} ms, answered by the kernel after "
@@ -143,6 +177,7 @@ def main() -> None:
         args.json,
         about,
         turns=watched.turns,
+        redraws=watched.redraws,
         clicks=watched.clicks,
         memory=watched.memory,
         growth=growth,

@@ -112,7 +112,7 @@ def attention(
             theme.slider([str(i + 1) for i in range(len(places))], "picture ", 0, redraw=True)
         ]
     cell = min(130, (theme.WIDTH - 210) // columns)  # square where the page is at its narrowest
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary,
         title=title,

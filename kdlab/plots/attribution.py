@@ -133,7 +133,7 @@ def attribution(
         ]
         layout["sliders"] = [theme.slider(labels, "epoch ", len(labels) - 1, redraw=True)]
     cell = min(140, (theme.WIDTH - 200) // columns)
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary,
         title=title,

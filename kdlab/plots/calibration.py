@@ -108,7 +108,7 @@ def reliability(
         slider = theme.slider(labels, "epoch ", last, redraw=True)
         layout["sliders"] = [{**slider, "pad": {"t": 56, "b": 6}}]
     which = f" Drawn is seed {result.seeds[s]}." if len(result.seeds) > 1 else ""
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary + which,
         title=title,

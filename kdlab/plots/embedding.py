@@ -102,7 +102,7 @@ def embedding(
     panel = (theme.WIDTH - 90) // columns  # square where the page is at its narrowest
     height = 620 if color == "network" else 100 + (panel + 30) * rows
     when = " The slider goes through the epochs." if with_slider and result.epochs[-1] != AS_GIVEN else ""
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary + _told(result, way) + when,
         title=title,

@@ -151,24 +151,21 @@ def embedding_at(
         bar |= dict(title=dict(text="confidence", side="top"), outlinewidth=0, tickformat=".0%")
         layout["coloraxis"] = dict(colorscale=theme.SEQUENTIAL, cmin=0.0, cmax=1.0, colorbar=bar)
     about_pulls = _pulls_told(pulls, term)
-    fig = theme.apply(
+    return theme.apply(
         theme.unchecked({"data": data, "layout": {**layout, "annotations": notes, "shapes": frames}}),
         summary=" ".join(filter(None, [told(result, e, shown), about_pulls])),
         title=title,
         height=height * rows + _LEGEND_HEIGHT + (36 if title else 0),
         hovermode="closest",
         dark=dark,
-    )
-    fig.layout.meta = {
-        **fig.layout.meta,
-        "clouds": [result.networks[n] for n in shown],
-        "pulls": about_pulls,
-    }
-    fig.update_layout(
+        meta={"clouds": [result.networks[n] for n in shown], "pulls": about_pulls},
         margin=dict(l=4, r=4, t=40 if title else 4, b=_LEGEND_HEIGHT - 4),
-        legend=dict(y=-0.01, yanchor="top", itemwidth=30, itemclick=False, itemdoubleclick=False),
+        legend_y=-0.01,
+        legend_yanchor="top",
+        legend_itemwidth=30,
+        legend_itemclick=False,
+        legend_itemdoubleclick=False,
     )
-    return fig
 
 
 def _place_of(result: Embedding, epoch: int) -> int:

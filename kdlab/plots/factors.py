@@ -103,7 +103,7 @@ def factors(
     for note in fig.layout.annotations:
         note.font = dict(size=14, color=theme.INK)
     body = rows * (30 * len(names) + 64)
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary + when,
         title=title,

@@ -127,7 +127,7 @@ def fidelity(
         ]
         slider = theme.slider(labels, "epoch ", last, redraw=True)
         layout["sliders"] = [{**slider, "pad": {"t": 92, "b": 6}}]
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary,
         title=title,

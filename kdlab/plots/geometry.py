@@ -79,7 +79,7 @@ def geometry(
     theme.small_titles(fig)
     _legend(fig, result, shown, k)
     where = "" if by == "layer" else f" Drawn is {result.layers[k]}."
-    theme.apply(fig, summary=result.summary + where, title=title, height=90 + 275 * rows)
+    fig = theme.apply(fig, summary=result.summary + where, title=title, height=90 + 275 * rows)
     entries = sum(trace.showlegend is not False for trace in fig.data)
     top = 78 + 20 * -(-entries // 3) + (36 if title else 0)  # three in a row where the page is narrowest
     fig.update_layout(

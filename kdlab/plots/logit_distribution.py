@@ -77,10 +77,9 @@ def logit_distribution(
     _probability_axis(fig.layout.yaxis, one, profile, scale)
     if picture:
         _show_picture(fig, one)
-    theme.apply(fig, summary=_summary(one), title=title, height=450)
     theme.small_titles(fig)
-    fig.update_layout(margin=dict(t=60 + (30 if title else 0), l=56, b=84))
-    return theme.recolour(fig, dark=True) if dark else fig
+    margin = dict(t=60 + (30 if title else 0), l=56, b=84)
+    return theme.apply(fig, summary=_summary(one), title=title, height=450, dark=dark, margin=margin)
 
 
 def logit_parts(
@@ -146,7 +145,7 @@ def logit_parts(
     for note in fig.layout.annotations:
         note.update(font=dict(size=13, color=theme.INK))
     fig.update_layout(barmode="stack", bargap=0.3)
-    theme.apply(fig, summary=_summary(one), title=title, height=int(above + 230 + 112 + 130))
+    fig = theme.apply(fig, summary=_summary(one), title=title, height=int(above + 230 + 112 + 130))
     theme.small_titles(fig)
     below = fig.layout.legend.to_plotly_json() | dict(y=-(96 / (above + 230 + 112)), yanchor="top")
     fig.update_layout(margin=dict(t=44 + (30 if title else 0), b=86), legend2=below)

@@ -156,7 +156,7 @@ def logit_gradients(
             theme.slider([str(i + 1) for i in range(len(places))], "picture ", 0, redraw=True)
             | {"pad": {"t": 64, "b": 6}}  # below the slanted names
         ]
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary,
         title=title,

@@ -136,7 +136,7 @@ def _finished(fig: go.Figure, result: LogitHistory, title: str | None, dark: boo
         fig.update_xaxes(title="epoch (0 is before training)", row=2)
         if len(result.epochs) <= 8:
             fig.update_xaxes(tickvals=list(result.epochs))
-    theme.apply(fig, summary=result.summary, title=title, height=600)
+    fig = theme.apply(fig, summary=result.summary, title=title, height=600)
     theme.small_titles(fig)
     fig.update_layout(legend=dict(y=1.07), margin=dict(t=92 + (30 if title else 0), r=16))
     return theme.recolour(fig, dark=True) if dark else fig

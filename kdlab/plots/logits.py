@@ -81,7 +81,7 @@ def logits(
         layout["sliders"] = [
             theme.slider([str(i + 1) for i in range(len(places))], "picture ", 0, redraw=True)
         ]
-    theme.apply(
+    fig = theme.apply(
         fig,
         summary=result.summary,
         title=title,
@@ -232,7 +232,7 @@ def logit_classes(result: LogitDecomposition, *, title: str | None = None, dark:
         f"Class means of the two parts of the KD loss at temperature {result.temperature:g}; the "
         f"largest loss, mean over students, is on class {result.class_names[hardest]}."
     )
-    theme.apply(fig, summary=summary, title=title, height=560)
+    fig = theme.apply(fig, summary=summary, title=title, height=560)
     theme.small_titles(fig)
     fig.update_layout(legend=dict(y=1.06), margin=dict(t=80))
     return theme.recolour(fig, dark=True) if dark else fig

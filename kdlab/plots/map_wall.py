@@ -72,7 +72,6 @@ def map_wall(
     Raises:
         ConfigError: no such epoch, picture or stage, an unknown option, or a difference without a teacher.
     """
-    import plotly.graph_objects as go
 
     _check(layout, show, opacity)
     read = MapReading.of(result, epoch)
@@ -106,7 +105,7 @@ def map_wall(
     tall = read.about.images.shape[2] / read.about.images.shape[3]
     lines = max(len(one.foot) for row in rows for one in row)
     pitch = tall + (lines * _LINE + 12) / cell
-    fig = go.Figure()
+    maps: list[dict[str, Any]] = []
     notes = [
         _note(c * (1 + _GAP) + 0.5, 0.03, text, yanchor="bottom", size=13) for c, text in enumerate(heads)
     ]
@@ -127,14 +126,14 @@ def map_wall(
             else:
                 if opacity < 1:
                     backs.append(back | {"source": png(muted(image))})
-                fig.add_trace(_heatmap(read, one, z, x, y, tall, opacity))
+                maps.append(_heatmap(read, one, z, x, y, tall, opacity))
                 foot = "<br>".join(one.foot)
                 notes.append(_note(x + 0.5, y - tall, foot, yanchor="top", yshift=-1, size=11))
     bare = dict(visible=False, constrain="domain", fixedrange=True)
     right, low = columns * (1 + _GAP), -len(rows) * pitch
-    fig.update_xaxes(range=[-_SIDE / cell, right], constraintoward="left", **bare)
-    fig.update_yaxes(range=[low, _HEAD / cell], scaleanchor="x", constraintoward="top", **bare)
-    fig.update_layout(
+    drawn_on: dict[str, Any] = dict(
+        xaxis=bare | dict(range=[-_SIDE / cell, right], constraintoward="left"),
+        yaxis=bare | dict(range=[low, _HEAD / cell], scaleanchor="x", constraintoward="top"),
         annotations=[note for note in notes if note["text"]],
         images=backs,
         coloraxis=dict(
@@ -145,10 +144,16 @@ def map_wall(
         ),
     )
     head, bottom = 8 + (34 if title else 0), 66
-    height = int(head + bottom + _HEAD - low * cell)
-    theme.apply(fig, summary=result.summary, title=title, height=height, legend=False, hovermode="closest")
-    fig.update_layout(margin=dict(t=head, l=8, r=8, b=bottom))
-    return theme.recolour(fig, dark=True) if dark else fig
+    return theme.apply(
+        theme.unchecked({"data": maps, "layout": drawn_on}),
+        summary=result.summary,
+        title=title,
+        height=int(head + bottom + _HEAD - low * cell),
+        legend=False,
+        dark=dark,
+        hovermode="closest",
+        margin=dict(t=head, l=8, r=8, b=bottom),
+    )
 
 
 def _check(layout: str, show: str, opacity: float) -> None:
@@ -209,13 +214,12 @@ def _values(read: MapReading, rows: Sequence[Sequence[_Cell]], show: str) -> dic
 
 def _heatmap(
     read: MapReading, one: _Cell, z: np.ndarray, x: float, y: float, tall: float, opacity: float
-) -> Any:
-    import plotly.graph_objects as go
-
+) -> dict[str, Any]:
     height, width = z.shape
     stage = read.stage(one.network, one.depth)
     where = f"{one.network}, {stage}" if stage else one.network
-    return go.Heatmap(
+    return dict(
+        type="heatmap",
         z=np.round(z, 3),
         x0=x + 0.5 / width,
         dx=1 / width,

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -146,53 +148,77 @@ def apply(
         dark: light lines on dark paper.
         layout: anything else of plotly's layout.
     """
-    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
-        for key, value in _AXIS.items():
-            if axis[key] is None:  # what the figure has chosen stays
-                axis[key] = value
-        axis.title.standoff = 8
-    fig.update_layout(
-        template="none",
+    import plotly.graph_objects as go
+
+    description = _described(fig)
+    own = description["layout"]
+    own["template"] = {}  # else plotly's own look would be merged with this one
+    for name in {"xaxis", "yaxis"} | {key for key in own if key.startswith(("xaxis", "yaxis"))}:
+        axis = own.setdefault(name, {})
+        for key, value in _AXIS.items():  # what the figure has chosen stays
+            axis.setdefault(key, dict(value) if isinstance(value, dict) else value)
+        axis["title"] = axis.get("title", {}) | {"standoff": 8}
+    _merge(own, _common(summary, height, margin_top=56 if title else 28, legend=legend))
+    if title:
+        _merge(own, {"title": {"text": title, **_TITLE}})
+    if legend:
+        _merge(own, {"legend": _LEGEND})
+    _merge(own, go.Layout(**layout).to_plotly_json())
+    for note in own.get("annotations", ()):
+        font = note.setdefault("font", {})
+        font["color"] = font.get("color") or INK
+    return unchecked(_exchanged(description, DARK) if dark else description)
+
+
+_TITLE = dict(
+    font=dict(size=17, color=INK),
+    **dict(x=0, xref="paper", xanchor="left"),
+    **dict(y=1, yref="container", yanchor="top", pad=dict(t=12)),  # above the legend
+)
+_LEGEND = dict(
+    orientation="h",
+    x=0,
+    xanchor="left",
+    y=1.02,
+    yanchor="bottom",
+    font=dict(size=13, color=INK),
+    itemwidth=44,  # wide enough to tell the dashes apart
+    traceorder="normal",
+    bgcolor="rgba(0,0,0,0)",
+)
+
+
+def _common(summary: str, height: int, margin_top: int, legend: bool) -> dict[str, Any]:
+    """The layout that all figures share."""
+    return dict(
         meta={"summary": summary},
         height=height,
         autosize=True,
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
         font=dict(family=FONT, size=14, color=INK),
-        margin=dict(l=60, r=24, t=56 if title else 28, b=52),
+        margin=dict(l=60, r=24, t=margin_top, b=52),
         hoverlabel=dict(
             font=dict(family=FONT, size=13, color=INK), bgcolor=PAPER, bordercolor=FAINT, namelength=-1
         ),
         showlegend=legend,
     )
-    if title:
-        fig.update_layout(
-            title=dict(
-                text=title,
-                font=dict(size=17, color=INK),
-                **dict(x=0, xref="paper", xanchor="left"),
-                **dict(y=1, yref="container", yanchor="top", pad=dict(t=12)),  # above the legend
-            )
-        )
-    if legend:
-        fig.update_layout(
-            legend=dict(
-                orientation="h",
-                x=0,
-                xanchor="left",
-                y=1.02,
-                yanchor="bottom",
-                font=dict(size=13, color=INK),
-                itemwidth=44,  # wide enough to tell the dashes apart
-                traceorder="normal",
-                bgcolor="rgba(0,0,0,0)",
-            )
-        )
-    fig.update_layout(**layout)
-    for note in fig.layout.annotations:
-        if note.font.color is None:
-            note.font.color = INK
-    return recolour(fig, dark=True) if dark else fig
+
+
+def _described(fig: go.Figure) -> dict[str, Any]:
+    """A copy of all that a figure says, as plain values; arrays stay arrays."""
+    out: dict[str, Any] = {"data": [trace.to_plotly_json() for trace in fig.data]}
+    out["layout"] = fig.layout.to_plotly_json()
+    return out | {"frames": [frame.to_plotly_json() for frame in fig.frames]}
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put `more` into a description; what is a mapping in both is merged."""
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
 def small_titles(fig: go.Figure) -> None:
@@ -203,19 +229,26 @@ def small_titles(fig: go.Figure) -> None:
 
 def recolour(fig: go.Figure, dark: bool) -> go.Figure:
     """A copy of `fig` for dark (or back for light) paper; every paired colour is exchanged."""
-    pairs = dict(DARK) if dark else {night: day for day, night in DARK.items()}
-    pairs = {day.lower(): night for day, night in pairs.items()}
+    pairs = DARK if dark else {night: day for day, night in DARK.items()}
+    return unchecked(_exchanged(_described(fig), pairs))
+
+
+def _exchanged(value: Any, pairs: Mapping[str, str]) -> Any:
+    """A copy of a description in which each colour of `pairs` is the other one."""
+    lower = {one.lower(): other for one, other in pairs.items()}
 
     def exchange(value: Any) -> Any:
         if isinstance(value, str):
-            return pairs.get(value.lower(), value) if value.startswith("#") else value
+            return lower.get(value.lower(), value) if value.startswith("#") else value
         if isinstance(value, Mapping):
             return {key: exchange(v) for key, v in value.items()}
         if isinstance(value, list | tuple):
             return [exchange(v) for v in value]
+        if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+            return [exchange(v) for v in value.tolist()]
         return value
 
-    return unchecked(exchange(fig.to_dict()))
+    return exchange(value)
 
 
 def unchecked(description: Mapping[str, Any]) -> go.Figure:
