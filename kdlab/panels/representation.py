@@ -111,11 +111,10 @@ class RepresentationPanel(MapPanel):
         if seed is None or not names:
             raise StudyError(UNTRAINED)
         method = str(self.value("view", VIEWS))
-        calm = float(self.value("calm", CALM)) if method == "tsne" else 0.0
-        kind = (method, seed, names, calm)
-        epochs = self._maps.epochs(kind, self.epochs(), self.jobs.progress(self) is not None)
-        asked = Asked(method, seed, epochs, names, calm)
-        pulled = self._pulled(seed, epochs)
+        asked = self._asked(method, seed, names)
+        pulled = self._pulled(seed, asked.epochs)
+        if method == "tsne" and self.result is None and self._maps.known(asked, pulled) is None:
+            asked = self._asked("pca", seed, names)  # something to look at until t-SNE is done
         maps = self._maps
         return Want(
             (asked, pulled),
@@ -123,6 +122,13 @@ class RepresentationPanel(MapPanel):
             self._map_code(asked),
             known=maps.known(asked, pulled),
         )
+
+    def _asked(self, method: str, seed: int, names: tuple[str, ...]) -> Asked:
+        """The map of that kind that is to be measured now."""
+        calm = float(self.value("calm", CALM)) if method == "tsne" else 0.0
+        busy = self.jobs.progress(self) is not None
+        epochs = self._maps.epochs((method, seed, names, calm), self.epochs(), busy)
+        return Asked(method, seed, epochs, names, calm)
 
     def _want_now(self) -> Want:
         if self._live_map is None:
