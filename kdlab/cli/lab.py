@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,13 +42,17 @@ def lab_command(args: argparse.Namespace) -> int:
 
 
 def serve(command: list[str], environment: dict[str, str] | None = None) -> int:
-    """Run a server until it ends; its exit status."""
+    """Run a server until it ends; its exit status. A request to end this process ends the server."""
     with subprocess.Popen(command, env=environment) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the server gets the same Ctrl-C; JupyterLab asks before it ends
-                continue
+        usual = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # the server gets the same Ctrl-C; JupyterLab asks before it ends
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, usual)
 
 
 def jupyter_command(notebook: Path, options: list[str]) -> list[str]:

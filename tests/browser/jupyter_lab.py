@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-import nbformat
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Lab's defaults ask for news and draw only the cells in sight; both would disturb a test.
@@ -28,6 +26,8 @@ _SETTINGS = {
 
 def write_notebook(path: Path, cells: Sequence[str]) -> Path:
     """A notebook of code cells."""
+    import nbformat
+
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
@@ -48,11 +48,12 @@ class JupyterLab:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "jupyterlab.log"
+        self._private = folder / ".jupyter-test"
         self._extra = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> JupyterLab:
-        private = self.folder / ".jupyter-test"
+        private = self._private
         for name, values in _SETTINGS.items():
             path = private / "settings" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,11 @@ class JupyterLab:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
         raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    def forget_theme(self) -> None:
+        """Pages that are opened from now on are light, whatever was chosen before."""
+        chosen = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+        (self._private / "settings" / chosen).unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -40,6 +40,30 @@ _CLICK_TO_ANSWER = """label => new Promise((resolve) => {
     control.click();
     requestAnimationFrame(() => { shown = performance.now() - start; });
 })"""
+_INKS = """() => [...document.querySelectorAll(".kd-plot .js-plotly-plot")]
+    .filter((plot) => plot.offsetParent && plot._fullLayout).map((plot) => plot._fullLayout.font.color)"""
+_SIZES = """() => [...document.querySelectorAll(".kd-panel, .kd-panel .main-svg")]
+    .map((e) => e.getBoundingClientRect()).flatMap((box) => [box.x, box.y, box.width, box.height])"""
+_DRAWN = """(number) => {
+    const plot = document.querySelectorAll(".kd-analysis")[number]?.querySelector(".js-plotly-plot");
+    const row = (v) => v?.length === undefined ? v : Array.from(v);
+    const flat = (values) => Array.from(values ?? [], row).flat();
+    return plot?._fullData ? plot._fullData.map((t) => ({type: t.type, name: t.name, opacity: t.opacity,
+        values: flat(t.z ?? t.y)})) : [];
+}"""
+_WHERE = """([number, trace, point]) => {
+    const plot = document.querySelectorAll(".kd-analysis")[number].querySelector(".js-plotly-plot");
+    const one = plot._fullData[trace], box = plot.getBoundingClientRect();
+    const axis = (name) => plot._fullLayout[name.replace(/^[xy]/, "$&axis")];
+    const x = axis(one.xaxis), y = axis(one.yaxis);
+    const at = Array.isArray(point) ? [point[1], point[0]] : [one.x[point], one.y[point]];
+    return [box.left + x._offset + x.d2p(at[0]), box.top + y._offset + y.d2p(at[1])];
+}"""
+_HOVERED = """([number, trace, point]) => {
+    const plot = document.querySelectorAll(".kd-analysis")[number].querySelector(".js-plotly-plot");
+    return (plot._hoverdata ?? []).some((one) => one.curveNumber === trace
+        && String(one.pointNumber) === String(point));
+}"""
 
 
 def find_browser() -> str | None:
@@ -135,11 +159,23 @@ class LabPage:
         raise AssertionError(f"the widgets did not come back after three reloads: {self.problems}")
 
     def theme(self, name: str) -> None:
-        """Switch Lab's theme: "JupyterLab Light" or "JupyterLab Dark"."""
+        """Switch Lab's theme to the other one, "JupyterLab Light" or "JupyterLab Dark"; figures follow."""
         light = "true" if name.endswith("Light") else "false"
+        inks = set(self.page.evaluate(_INKS))
         self.command("apputils:change-theme", theme=name)
         self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
-        self.page.wait_for_timeout(700)
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
+        self.until(lambda: inks.isdisjoint(self.page.evaluate(_INKS)), what=f"for figures in {name}")
+
+    def wait_still(self) -> None:
+        """Wait until no panel and no plot has moved or changed its size for a fifth of a second."""
+        sizes: list[Any] = []
+
+        def still() -> bool:
+            sizes.append(self.page.evaluate(_SIZES))
+            return len(sizes) > 4 and all(size == sizes[-1] for size in sizes[-4:])
+
+        self.until(still, 20, "for all to stand still")
 
     def until(self, condition: Callable[[], Any], timeout: float = 20.0, what: str = "") -> Any:
         """The first true value of `condition`; AssertionError after `timeout` seconds."""
@@ -171,3 +207,63 @@ class LabPage:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.locator(selector).first.screenshot(path=path)
         return path
+
+    def close(self) -> None:
+        """End all kernels of the server, and close the page."""
+        self.page.evaluate("() => window.jupyterapp?.serviceManager.sessions.shutdownAll()")
+        self.page.context.close()
+
+
+class Panel:
+    """One of the panels of analysis on a page: its controls, its words, its figure."""
+
+    def __init__(self, lab: LabPage, number: int = 0) -> None:
+        self.lab, self.page, self.number = lab, lab.page, number
+        self.root = lab.page.locator(".kd-analysis").nth(number)
+
+    def control(self, name: str) -> Any:
+        """What holds a control."""
+        return self.root.locator(f"[data-control={name}]")
+
+    def choose(self, name: str, text: str, tells: str = "") -> float:
+        """Take a line of a menu; with `tells`, the seconds until the panel says that (see `tells`)."""
+        start = time.monotonic()
+        self.control(name).locator("select").select_option(label=text)
+        return self.tells(tells, start) if tells else 0.0
+
+    def said(self) -> str:
+        """The sentence under the figure."""
+        return self.root.locator(".kd-said").text_content() or ""
+
+    def drawn(self) -> list[dict[str, Any]]:
+        """The traces as plotly shows them."""
+        return self.page.evaluate(_DRAWN, self.number)
+
+    def settled(self) -> bool:
+        """Whether there is a figure, and it is not faded as one that waits for another."""
+        return bool(self.root.locator(".kd-plot:not(.kd-stale) .main-svg").count())
+
+    def changed(self, before: Any, what: str, timeout: float = 30.0) -> float:
+        """Wait until the figure differs and is settled; the seconds."""
+        start = time.monotonic()
+        self.lab.until(lambda: self.settled() and self.drawn() not in ([], before), timeout, what)
+        return time.monotonic() - start
+
+    def tells(self, text: str, start: float) -> float:
+        """Wait until the panel says `text` and is settled; the seconds since `start`."""
+        self.lab.until(
+            lambda: text in self.said() and self.settled(), 60, f"for {text!r}, not {self.said()!r}"
+        )
+        return time.monotonic() - start
+
+    def click(self, trace: int, point: int | list[int], tells: str = "") -> float:
+        """Click a point of a trace, or [row, column] of a map; see `choose`."""
+        self.root.locator(".kd-plot").scroll_into_view_if_needed()
+        x, y = self.page.evaluate(_WHERE, [self.number, trace, point])
+        self.page.mouse.move(x - 3, y)
+        self.page.mouse.move(x, y, steps=3)
+        under = [self.number, trace, point]  # plotly clicks on what it has found under the pointer
+        self.lab.until(lambda: self.page.evaluate(_HOVERED, under), 10, "for the pointer to be seen")
+        start = time.monotonic()
+        self.page.mouse.click(x, y)
+        return self.tells(tells, start) if tells else 0.0

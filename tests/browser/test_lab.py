@@ -1,54 +1,25 @@
-"""All panels of a study on their tabs, in JupyterLab and as a dashboard, in a real Chromium.
-
-Pictures go to the folder named by KDLAB_SCREENSHOTS, else to the test's own.
-"""
+"""All panels of a study on their tabs, in JupyterLab and as a dashboard, in a real Chromium."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-pytest.importorskip("playwright")
-pytest.importorskip("nbformat")
-
-from jupyter_lab import REPOSITORY, JupyterLab, free_port, write_notebook
-from page import LabPage, launch
-from playwright.sync_api import sync_playwright
+from jupyter_lab import REPOSITORY, free_port
+from page import LabPage
 
 pytestmark = pytest.mark.browser
 
-_STUDY = """
-import kdlab
-study = kdlab.Study(data="digits", teacher="resnet8", student="resnet8", students={"alone": "ce", "KD": "kd"},
-                    epochs=6, batch_size=32, labels_per_class=8, teacher_epochs=4, probe_size=300,
-                    device="cpu", folder=FOLDER).fit(progress=False)
-"""
 _TABS = ("Train", "Representations", "Probes", "Attention", "Logits", "Compare")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lab") / "study"
-    code = _STUDY.replace("FOLDER", repr(str(folder)))
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser(browser_path: str) -> Iterator[object]:
-    with sync_playwright() as playwright:
-        opened = launch(playwright, browser_path)
-        yield opened
-        opened.close()
 
 
 def turn_to(page: LabPage, tab: str) -> float:
@@ -64,7 +35,7 @@ def turn_to(page: LabPage, tab: str) -> float:
 def look_at_all(page: LabPage, pictures: Path, prefix: str) -> None:
     for tab in _TABS:
         seconds = turn_to(page, tab)
-        page.page.wait_for_timeout(400)
+        page.wait_still()
         print(f"\n{prefix}: {tab} after {seconds:.1f} s", end="")
         page.page.screenshot(path=pictures / f"{prefix}_{tab.lower()}.png")
         assert not page.page.locator(".kd-error:visible").all_text_contents()
@@ -74,40 +45,31 @@ def look_at_all(page: LabPage, pictures: Path, prefix: str) -> None:
             assert said.endswith((".", ")")) and "kdlab" in code, (tab, said, code)
 
 
-def test_the_lab_in_jupyterlab(trained: Path, browser: object, tmp_path: Path) -> None:
-    pictures = Path(os.environ.get("KDLAB_SCREENSHOTS") or tmp_path)
-    pictures.mkdir(parents=True, exist_ok=True)
+def test_the_lab_in_jupyterlab(open_notebook: Callable[..., LabPage], trained: Path, pictures: Path) -> None:
     cells = ["import kdlab", f"study = kdlab.load_study({str(trained)!r})\nstudy.lab()"]
-    write_notebook(tmp_path / "lab.ipynb", cells)
-    with JupyterLab(tmp_path) as server:
-        page = LabPage(browser, server.url, height=1300)
-        page.open("lab.ipynb")
-        page.run_all()
-        page.until(page.page.locator(".kd-panel").count, 60, "for the lab")
-        look_at_all(page, pictures, "lab_light")
-        page.theme("JupyterLab Dark")
-        look_at_all(page, pictures, "lab_dark")
-        assert not page.problems
+    page = open_notebook(cells, height=1300)
+    page.run_all()
+    page.until(page.page.locator(".kd-panel").count, 60, "for the lab")
+    look_at_all(page, pictures, "lab_light")
+    page.theme("JupyterLab Dark")
+    look_at_all(page, pictures, "lab_dark")
+    assert not page.problems
 
-        # a page that is loaded again, and a kernel that is connected to again, go on
-        drawn = page.page.locator(".kd-plot .main-svg:visible")
-        page.load_again(lambda: page.until(drawn.count, 30, "for the lab after a reload"))
-        assert page.page.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
-        page.command("notebook:reconnect-to-kernel")
-        page.page.wait_for_timeout(1000)
-        page.wait_idle()
-        turn_to(page, "Logits")
-        said = page.page.locator(".kd-said:visible")
-        page.page.locator("input[aria-label=Temperature]:visible").first.fill("0")  # its logarithm
-        page.until(
-            lambda: "At temperature 1 " in (said.first.text_content() or ""), what="for the temperature"
-        )
+    # a page that is loaded again, and a kernel that is connected to again, go on
+    drawn = page.page.locator(".kd-plot .main-svg:visible")
+    page.load_again(lambda: page.until(drawn.count, 30, "for the lab after a reload"))
+    assert page.page.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
+    page.command("notebook:reconnect-to-kernel")
+    page.page.wait_for_timeout(1000)
+    page.wait_idle()
+    turn_to(page, "Logits")
+    said = page.page.locator(".kd-said:visible")
+    page.page.locator("input[aria-label=Temperature]:visible").first.fill("0")  # its logarithm
+    page.until(lambda: "At temperature 1 " in (said.first.text_content() or ""), what="for the temperature")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("voila") is None, reason="needs kdlab[dashboards]")
-def test_the_dashboard_is_a_web_page(trained: Path, browser: object, tmp_path: Path) -> None:
-    pictures = Path(os.environ.get("KDLAB_SCREENSHOTS") or tmp_path)
-    pictures.mkdir(parents=True, exist_ok=True)
+def test_the_dashboard_is_a_web_page(trained: Path, browser: Any, pictures: Path, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "kdlab", "dashboard", str(trained), f"--port={port}", "--no-browser"]
     with open(tmp_path / "voila.log", "wb") as log:
@@ -122,9 +84,12 @@ def test_the_dashboard_is_a_web_page(trained: Path, browser: object, tmp_path: P
         assert not page.page.locator(".jp-CodeCell .cm-content").count(), "no code is shown"
         look_at_all(page, pictures, "dashboard")
         assert not page.problems and not asked, "the page is served from here alone"
+        page.close()
     finally:
         server.terminate()
         server.wait(20)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)), "the server must end with the command"
 
 
 def _wait_until_up(url: str, server: subprocess.Popen[bytes], timeout: float = 90.0) -> None:

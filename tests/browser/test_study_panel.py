@@ -1,26 +1,16 @@
-"""The panel in a real JupyterLab and a real Chromium: the gestures of a learner and what they change.
-
-Pictures go to the folder named by KDLAB_SCREENSHOTS, else to the test's own.
-"""
+"""The panel in a real JupyterLab and a real Chromium: the gestures of a learner and what they change."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("playwright")
-pytest.importorskip("nbformat")
-
-from jupyter_lab import REPOSITORY, JupyterLab, write_notebook
-from page import LabPage, launch
-from playwright.sync_api import sync_playwright
+from jupyter_lab import REPOSITORY
+from page import LabPage
 
 pytestmark = pytest.mark.browser
 
@@ -46,24 +36,7 @@ _SIDEWAYS = """() => [...document.querySelectorAll(".jp-OutputArea-output, .kd-p
     .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => [e.className, e.scrollWidth])"""
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    folder = tmp_path_factory.mktemp("lab")
-    write_notebook(folder / "panel.ipynb", [_STUDY.strip(), _REPORT.strip()])
-    shutil.copy(REPOSITORY / "notebooks" / "00_start_here.ipynb", folder)
-    with JupyterLab(folder, {"KDLAB_FAST": "1"}) as server:
-        yield server
-
-
-@pytest.fixture
-def page(lab: JupyterLab, browser_path: str) -> Iterator[LabPage]:
-    with sync_playwright() as playwright:
-        browser = launch(playwright, browser_path)
-        yield LabPage(browser, lab.url)
-        browser.close()
-
-
-class Panel:
+class Desk:
     """The gestures and readings of a panel on the page."""
 
     def __init__(self, page: LabPage) -> None:
@@ -134,10 +107,9 @@ class Panel:
         return " | ".join(self.page.locator(".kd-figure .annotation-text").all_text_contents())
 
 
-def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
-    pictures = Path(os.environ.get("KDLAB_SCREENSHOTS") or tmp_path)
-    panel = Panel(page)
-    page.open("panel.ipynb")
+def test_a_learners_session(open_notebook: Callable[..., LabPage], pictures: Path) -> None:
+    page = open_notebook([_STUDY, _REPORT])
+    panel = Desk(page)
     page.run_all()
     page.until(lambda: page.text(".jp-CodeCell .jp-InputPrompt") not in ("[ ]:", "[*]:"), 60)
     start = time.monotonic()
@@ -243,15 +215,11 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     # light, dark, narrow
     page.screenshot(pictures / "study_panel_light.png")
     page.theme("JupyterLab Dark")
-    page.until(
-        lambda: (
-            page.page.evaluate("() => document.querySelector('.kd-figure').data[0].line.color") == "#3D9BE0"
-        )
-    )
+    page.until(lambda: panel.legend()["alone"] == "#3D9BE0", what="for curves on dark paper")
     page.screenshot(pictures / "study_panel_dark.png")
     page.theme("JupyterLab Light")
     page.page.set_viewport_size({"width": 900, "height": 1500})
-    page.page.wait_for_timeout(800)
+    page.wait_still()
     page.screenshot(pictures / "study_panel_900.png")
     clipped = page.page.evaluate(_CLIPPED)
     assert not clipped, "labels are cut off at 900 pixels"
@@ -310,10 +278,10 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     seen, drawn = panel.step(), len(panel.curve("branch"))
     page.until(lambda: panel.step() > seen + 10, what="for the others to go on")
     assert len(panel.curve("branch")) <= drawn + 1
-    page.page.wait_for_timeout(1500)
+    page.wait_still()
     page.screenshot(pictures / "study_panel_forked_light.png")
     page.theme("JupyterLab Dark")
-    page.page.wait_for_timeout(1500)
+    page.until(lambda: panel.legend()["alone"] == "#3D9BE0", what="for curves on dark paper")
     page.screenshot(pictures / "study_panel_forked_dark.png")
     page.theme("JupyterLab Light")
     assert not page.page.evaluate(_CLIPPED), "labels are cut off at 1280 pixels"
@@ -348,11 +316,12 @@ def test_a_learners_session(page: LabPage, tmp_path: Path) -> None:
     assert not page.problems
 
 
-def test_the_first_notebook_and_its_panel_while_a_cell_waits(page: LabPage, tmp_path: Path) -> None:
+def test_the_first_notebook_and_its_panel_while_a_cell_waits(
+    open_notebook: Callable[..., LabPage], pictures: Path
+) -> None:
     """Run all: the cell with `study.fit()` keeps the kernel busy, and the panel must answer all the same."""
-    pictures = Path(os.environ.get("KDLAB_SCREENSHOTS") or tmp_path)
-    panel = Panel(page)
-    page.open("00_start_here.ipynb")
+    page = open_notebook(REPOSITORY / "notebooks" / "00_start_here.ipynb")
+    panel = Desk(page)
     page.run_all()
     panel.appear()
     panel.press("Pause")
@@ -374,6 +343,6 @@ def test_the_first_notebook_and_its_panel_while_a_cell_waits(page: LabPage, tmp_
     # two live figures, and one figure each for probes, t-SNE, attention and logits
     page.until(lambda: page.page.locator(".js-plotly-plot .main-svg").count() >= 6, what="for all figures")
     page.page.set_viewport_size({"width": 1280, "height": 6000})
-    page.page.wait_for_timeout(1000)
+    page.wait_still()
     page.screenshot(pictures / "start_here.png")
     assert not page.problems
