@@ -41,7 +41,7 @@ study = kdlab.Study(
 )
 study.lab()
 """
-WIDTH, HEIGHT = 1180, 1000
+WIDTH, HEIGHT = 1180, 1330
 SHOWN = ".jp-OutputArea:has(.kd-panel)"
 FILM_WIDTH = 800
 
@@ -82,19 +82,19 @@ class Film:
         )
 
 
-def picture(page: LabPage, path: Path, selector: str = SHOWN) -> None:
-    """What is seen, as a PNG of 256 colours."""
-    page.screenshot(path, selector)
-    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+def picture(page: LabPage, name: str, selector: str = SHOWN) -> None:
+    """What is seen, without loss, as docs/NAME.webp."""
+    shot = page.page.locator(selector).first.screenshot()
+    Image.open(io.BytesIO(shot)).convert("RGB").save(HERE / f"{name}.webp", lossless=True, quality=100)
 
 
 def study_panel(page: LabPage) -> None:
-    """docs/panel.png."""
+    """docs/panel.webp."""
     page.open("panel.ipynb")
     page.run_all()
     page.until(lambda: page.text(".kd-state") == "finished", 240, "the end of the training")
     page.page.wait_for_timeout(4000)
-    picture(page, HERE / "panel.png")
+    picture(page, "panel")
 
 
 def turn_to(page: LabPage, tab: str) -> None:
@@ -102,6 +102,16 @@ def turn_to(page: LabPage, tab: str) -> None:
     page.page.get_by_role("tab", name=tab).click()
     drawn = page.page.locator(".kd-plot:not(.kd-stale) .main-svg:visible")
     page.until(drawn.count, 120, f"the figure of {tab}")
+    page.page.wait_for_timeout(1200)
+
+
+def gather_a_class(page: LabPage) -> None:
+    """t-SNE over the epochs, with the pictures of one class selected in all plots."""
+    page.page.locator("[data-control=view] select:visible").select_option(label="over epochs: t-SNE")
+    said = page.page.locator(".kd-said:visible").first
+    page.until(lambda: (said.text_content() or "").startswith("t-SNE"), 120, "the map")
+    page.page.locator("[data-control=select] select:visible").select_option(index=9)
+    page.until(page.page.locator(".kd-picture:visible").nth(5).count, 20, "the selected pictures")
     page.page.wait_for_timeout(1200)
 
 
@@ -113,7 +123,7 @@ def whole_lab(page: LabPage) -> None:
     page.until(page.page.locator(".kd-panel").count, 90, "the lab")
     page.page.locator(SHOWN).first.scroll_into_view_if_needed()
     page.page.locator("button[data-do='Play']").click()
-    step = page.page.locator(".kd-progress-text")
+    step = page.page.locator(".kd-progress-text").first
     page.until(lambda: int(step.get_attribute("data-step") or 0) > 10, 120, "the first steps")
     film.during(8)
     page.page.get_by_label("kd of KD: on or off").click()
@@ -123,8 +133,13 @@ def whole_lab(page: LabPage) -> None:
     film.take(2.0)
     for tab in ("Representations", "Probes", "Attention", "Logits", "Compare"):
         turn_to(page, tab)
+        if tab == "Representations":
+            gather_a_class(page)
         film.take(2.5)
-        picture(page, HERE / f"{tab.lower()}.png", ".kd-panel:visible")
+        page.page.set_viewport_size({"width": WIDTH, "height": 1900})  # the whole panel at once
+        page.page.wait_for_timeout(1000)
+        picture(page, tab.lower(), ".kd-panel:visible")
+        page.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     film.save(HERE / "lab.webp")
 
 
