@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kdlab import data, losses, methods, models, panels, plots, probes, report, training
+    from kdlab import data, exercises, losses, methods, models, panels, plots, probes, report, training
     from kdlab.checkup import doctor
     from kdlab.training.study import Study, load_study
     from kdlab.training.sweeps import load_sweep, sweep
     from kdlab.training.variants import Student
 
-_SUBPACKAGES = ("data", "losses", "methods", "models", "panels", "plots", "probes", "report", "training")
+_SUBPACKAGES = (
+    "data",
+    "exercises",
+    "losses",
+    "methods",
+    "models",
+    "panels",
+    "plots",
+    "probes",
+    "report",
+    "training",
+)
 _NAMES = {
     "Student": "kdlab.training.variants",
     "Study": "kdlab.training.study",
@@ -34,6 +45,7 @@ __all__ = [
     "__version__",
     "data",
     "doctor",
+    "exercises",
     "load_study",
     "load_sweep",
     "losses",

@@ -160,6 +160,7 @@ MAY_IMPORT = {
     "training": {"errors", "methods", "data", "models", "losses"},
     "probes": {"errors", "models", "data", "losses"},
     "plots": {"errors", "probes"},
+    "exercises": {"errors", "losses", "probes", "methods"},
     "report": {"errors", "probes", "plots", "models", "data", "methods", "training"},
 }
 # What a bare GPU server has: enough to train and record.
@@ -268,8 +269,9 @@ SLOW = {
         "import kdlab",
         "import kdlab; kdlab.Study; kdlab.data; kdlab.models; kdlab.methods; kdlab.losses",
         "import kdlab; kdlab.probes; kdlab.plots",
+        "import kdlab; kdlab.exercises",
     ],
-    ids=["package", "training", "probes"],
+    ids=["package", "training", "probes", "exercises"],
 )
 def test_imports_stay_quick(statement: str) -> None:
     assert not loaded_after(statement) & SLOW
