@@ -253,10 +253,58 @@ def test_other_right_ways_pass() -> None:
         k, m = ((z - z.mean(0)) @ (z - z.mean(0)).T for z in (x, y))
         return np.sum(k * m) / np.sqrt(np.sum(k * k) * np.sum(m * m))
 
+    def dist(s: torch.Tensor, t: torch.Tensor, beta: float, gamma: float, T: float) -> torch.Tensor:
+        def rho(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)).mean()
+
+        p, q = (s / T).softmax(1), (t.detach() / T).softmax(1)
+        return T**2 * (beta * (1 - rho(p, q)) + gamma * (1 - rho(p.T, q.T)))
+
+    def rkd_distance(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        def distances(x: torch.Tensor) -> torch.Tensor:  # the form of the public code
+            square = x.pow(2).sum(1)
+            d = (square[:, None] + square[None] - 2 * x @ x.T).clamp(min=1e-12).sqrt().clone()
+            d[range(len(x)), range(len(x))] = 0
+            return d / d[d > 0].mean()
+
+        return F.smooth_l1_loss(distances(s), distances(t.detach()))
+
+    assert check("dist", dist), str(check("dist", dist))
+    assert check("rkd_distance", rkd_distance), str(check("rkd_distance", rkd_distance))
     assert check("tckd", tckd), str(check("tckd", tckd))
     assert check("cka", cka), str(check("cka", cka))
     assert check("kd", kd_with()), str(check("kd", kd_with()))
     assert check("softmax_t", lambda z, tau: torch.softmax(z / tau, 1))
+
+
+def dkd_of_the_public_code(
+    s: torch.Tensor, t: torch.Tensor, y: torch.Tensor, alpha: float, beta: float, T: float
+) -> torch.Tensor:
+    own = F.one_hot(y, s.shape[1]).bool()
+
+    def pair(z: torch.Tensor) -> torch.Tensor:
+        p = F.softmax(z / T, 1)
+        return torch.stack([(p * own).sum(1), (p * ~own).sum(1)], 1)
+
+    def others(z: torch.Tensor) -> torch.Tensor:
+        return F.log_softmax(z / T - 1000.0 * own, 1)
+
+    t = t.detach()
+    tckd = F.kl_div(pair(s).log(), pair(t), reduction="batchmean")
+    return T**2 * (
+        alpha * tckd + beta * F.kl_div(others(s), others(t), reduction="batchmean", log_target=True)
+    )
+
+
+def test_public_code_that_overflows_is_told_so() -> None:
+    verdict = check("dkd", dkd_of_the_public_code)
+    assert verdict.property == "stability" and "logsumexp" in verdict.message
+    assert verdict.example.startswith("logits of 10000") and verdict.got == "nan"
+
+
+def test_a_list_in_place_of_a_tensor_is_told_how_to_become_one() -> None:
+    verdict = check("entropy_weight", lambda ts, T: [t.detach().sum(1) for t in ts])
+    assert verdict.property == "result" and "torch.stack" in verdict.message
 
 
 def test_the_librarys_own_function_passes_and_is_told_apart() -> None:
@@ -285,6 +333,7 @@ def test_an_exception_on_an_edge_names_the_edge() -> None:
         return losses.kd(s.view(-1).view(s.shape), t.detach(), T)
 
     verdict = check("kd", views)
+    assert "works for ordinary inputs, and does not come to its end" in verdict.message
     assert "not contiguous" in verdict.message and "view" in verdict.message
 
 

@@ -22,6 +22,7 @@ class Case:
         sizes: what wrong factors are made of: "B", "C", "tau", "M", as far as the exercise has them.
         plain: whether it is an ordinary input; the others are edges, looked at when these are right.
         property: what is broken where the answer fails on this edge alone.
+        exact: whether the value must be kdlab's; False where a finite value and gradient will do.
     """
 
     label: str
@@ -29,6 +30,7 @@ class Case:
     sizes: Mapping[str, float] = field(default_factory=dict)
     plain: bool = True
     property: str = "value"
+    exact: bool = True
 
 
 @dataclass(frozen=True)

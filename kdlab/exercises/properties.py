@@ -74,7 +74,9 @@ def _arguments(trial: Trial) -> Fault | None:
         return Fault("arguments", says)
     for place, (mine, case) in enumerate(zip(trial.mine, trial.cases)):
         if mine.error:
-            says = f"Your function does not come to its end for {case.label}: {mine.error}."
+            right = any(c.plain and trial.right(i) for i, c in enumerate(trial.cases))
+            but = " works for ordinary inputs, and" if right and not case.plain else ""
+            says = f"Your function{but} does not come to its end for {case.label}: {mine.error}."
             return trial.fault("arguments", says, place, got="no result")
     return None
 
@@ -91,12 +93,16 @@ def _result(trial: Trial) -> Fault | None:
             says = f"Your function must return {wanted}, and returns a {type(mine.value).__name__}."
             if isinstance(mine.value, float | int):
                 says += " A plain number (as `.item()` makes it) has no gradient: return the tensor."
+            elif isinstance(mine.value, list | tuple) and kind == "tensor":
+                says += " `torch.stack` makes one tensor of several."
             return trial.fault("result", says, place)
         if mine.tensor.shape != truth.tensor.shape:
             says = f"Your function must return {wanted}, and returns one of shape {tuple(mine.tensor.shape)}."
             per_sample = trial.cases[place].sizes.get("B")
             if kind == "loss" and mine.tensor.shape == (per_sample,):
                 says += " That is one value for each picture: take their mean."
+            elif mine.tensor.numel() == 1:
+                says += " It is one number, but still in brackets: `.squeeze()` takes them away."
             return trial.fault("result", says, place)
     return None
 
@@ -179,7 +185,7 @@ def _stability(trial: Trial) -> Fault | None:
         if edge and (not mine.finite or (case.property == "stability" and not trial.right(place))):
             what = "is wrong" if mine.finite else "is not finite"
             says = (
-                f"The value is right for ordinary inputs, and {what} for {case.label}. Numbers run over, "
+                f"The value is right for ordinary inputs, and {what} for {case.label}. Numbers overflow, "
                 "or the log of 0 is taken: use `F.log_softmax`, `logsumexp` or a small constant in a "
                 "denominator."
             )
@@ -217,7 +223,7 @@ def _wrong_anyway(trial: Trial) -> bool:
 
 def _slope(trial: Trial) -> Fault | None:
     for place, (mine, truth, case) in enumerate(zip(trial.mine, trial.truth, trial.cases)):
-        for argument in trial.exercise.learns:
+        for argument in trial.exercise.learns if case.exact else ():
             steep = _steep(truth.slopes.get(argument, []))
             if not steep and not trial.same_slopes(mine, truth, case, [argument]):
                 name = trial.arguments[argument]

@@ -173,9 +173,15 @@ def nckd(student_logits, teacher_logits, target, temperature):
         ),
         wrong(
             "stability",
-            "Subtracting 1000 from the true class's logit is too little where logits are large. Take it "
-            "out, or fill it with -inf.",
+            "Subtracting 1000 from the true class's logit is too little where logits are large. Take it out.",
             ("kept = logits[others].reshape(batch, classes - 1)", "kept = logits - 1000 * ~others"),
+        ),
+        wrong(
+            "finite",
+            "You fill the true class with -inf: its log-probability is then -inf for both networks, and "
+            "0 times the difference of two infinities is no number. Take the class out, so that C - 1 are "
+            "left.",
+            ("logits[others].reshape(batch, classes - 1)", "logits.masked_fill(~others, -torch.inf)"),
         ),
         wrong(
             "value",
