@@ -170,8 +170,8 @@ def test_the_gradient_norm_can_be_chosen(make_panel: Callable[..., StudyPanel]) 
     panel.desk.curve = "grad_norm"
     wanted = study.record.series("KD", "grad_norm")[1]
     until(lambda: len(trace(panel, "KD").y) == len(wanted) and np.allclose(trace(panel, "KD").y, wanted))
+    until(lambda: "norm of the gradient" in panel.curves.figure.fig.layout.annotations[0].text)
     assert panel.curves.figure.fig.layout.yaxis.type == "log"
-    assert "norm of the gradient" in panel.curves.figure.fig.layout.annotations[0].text
 
 
 # ---- pure ------------------------------------------------------------------------------------------

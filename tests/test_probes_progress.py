@@ -176,9 +176,10 @@ def _factors(study: kdlab.Study) -> dict[str, np.ndarray]:
     return {"odd": labels % 2, "small": (labels < 5).astype(int)}
 
 
+DEEP = ("layer2", "layer3")
 PROBES: dict[str, Callable[[kdlab.Study], Any]] = {
-    "linear_probe": lambda s: probes.linear_probe(s, control=True, untrained=True, purity=True),
-    "factor_probe": lambda s: probes.factor_probe(s, factors=_factors(s), epochs="all"),
+    "linear_probe": lambda s: probes.linear_probe(s, control=True, untrained=True, purity=True, layers=DEEP),
+    "factor_probe": lambda s: probes.factor_probe(s, factors=_factors(s), epochs="all", layers=DEEP),
     "similarity": lambda s: probes.similarity(s),
     "procrustes": lambda s: probes.similarity(s, "procrustes", against="students", epochs="last"),
     "geometry": lambda s: probes.geometry(s),

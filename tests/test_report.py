@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,11 +219,15 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     assert "</script" not in safe_json("</script>")
 
 
-def test_where_it_is_written(tmp_path: Path) -> None:
+def test_where_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys.modules[build_report.__module__], "page", lambda study: f"of {study.epochs} epochs"
+    )
     study = FakeStudy(tmp_path, seeds=(0,), snapshots=(0, 1))
     assert build_report(study, tmp_path / "new" / "a.html") == tmp_path / "new" / "a.html"
     assert build_report(study, tmp_path / "new") == tmp_path / "new" / "report.html"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.html", "report.html"]
+    assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == "of 1 epochs"
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be written"):
         build_report(study, tmp_path / "file" / "b.html")

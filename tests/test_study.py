@@ -166,7 +166,10 @@ def test_pause_holds_the_step_exactly_and_single_steps_count(tmp_path):
     time.sleep(0.3)
     assert study.call(lambda: study._run.position).result(5) == position == 5
     study.step(3)
-    time.sleep(0.5)
+    deadline = time.monotonic() + 30
+    while study.call(lambda: study._run.position).result(5) < 8 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
     assert study.call(lambda: study._run.position).result(5) == 8
     study.stop()
     assert study.wait(10) and study.state == "stopped"
@@ -225,11 +228,16 @@ study.fit(progress=False)
 """
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the study that is killed comes to when it is not."""
+    return small(tmp_path_factory.mktemp("whole"), epochs=12, seeds=2).fit(progress=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.05, 0.4, 0.9])
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path, delay):
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path, whole, delay):
     settings = {**SMALL, "epochs": 12, "seeds": 2}
-    whole = small(tmp_path, folder=tmp_path / "whole", epochs=12, seeds=2).fit(progress=False)
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", KILLED.format(small=settings), str(folder)])
     deadline = time.time() + 120
