@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from panels_fake import FakeStudy
 
@@ -40,6 +41,16 @@ def ask(panel: StudyPanel, do: str, **rest: Any) -> int:
     number = panel._answered + 1
     panel.desk._handle_custom_msg({"do": do, "id": number, **rest}, [])
     return number
+
+
+def whole(view: Any) -> go.Figure:
+    """The figure of a view as it is between two drawings."""
+    with view.figure.lock:
+        return go.Figure(view.figure.fig)
+
+
+def same_values(a: Any, b: Any) -> bool:
+    return len(a) == len(b) and np.allclose(a, b)
 
 
 def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
@@ -114,9 +125,9 @@ def test_the_last_frame_is_painted(make_panel: Callable[..., StudyPanel]) -> Non
     until(lambda: panel.desk.live["label"] == "finished" and shown_step(panel) == 200)
     assert panel.desk.live["progress"]["value"] == 1.0
     assert not any(panel.desk.live["buttons"].values())
-    until(lambda: len(panel.curves.figure.fig.data[0].x) == 200)
-    until(lambda: len(panel.curves.figure.fig.data[1].x) == 10)
-    until(lambda: len(panel.embedding.figure.fig.data[0].x) == 40)
+    until(lambda: len(whole(panel.curves).data[0].x) == 200)
+    until(lambda: len(whole(panel.curves).data[1].x) == 10)
+    until(lambda: len(whole(panel.embedding).data[0].x) == 40)
 
 
 def test_python_and_a_second_panel_are_followed(make_panel: Callable[..., StudyPanel]) -> None:
@@ -163,14 +174,14 @@ def test_a_change_leaves_a_mark_on_the_curves(make_panel: Callable[..., StudyPan
     ask(panel, "play")
     until(lambda: shown_step(panel) > 50)
     ask(panel, "set", student="KD", term="kd", enabled=False)
-    layout = panel.curves.figure.fig.layout
-    until(lambda: len(layout.shapes) == 2 and layout.shapes[1].x0 is not None)
+    until(lambda: len(shapes := whole(panel.curves).layout.shapes) == 2 and shapes[1].x0 is not None)
+    layout = whole(panel.curves).layout
     step = study.record.commands[0]["step"]
     assert layout.shapes[0].x0 == step + 0.5 and layout.shapes[1].x0 == step / study.steps_per_epoch
     assert any("KD: kd" in note.text for note in layout.annotations)
-    loss = panel.curves.figure.fig.data[2]
+    until(lambda: len(whole(panel.curves).data[2].y) > step + 10)
+    loss = whole(panel.curves).data[2]
     assert loss.name == "KD"
-    until(lambda: len(loss.y) > step + 10)
     assert loss.y[step] < 0.5 * loss.y[step - 1], "the total falls when a term goes"
 
 
@@ -302,29 +313,28 @@ def test_the_chosen_term_is_drawn(make_panel: Callable[..., StudyPanel]) -> None
     for key in ("term/kd", "weighted/kd"):
         panel.desk.curve = key
         wanted = study.record.series("KD", key)[1]
-        drawn = panel.curves.figure.fig.data[2]
-        until(lambda w=wanted, d=drawn: len(d.y) == len(w) and np.allclose(d.y, w))
-        assert len(panel.curves.figure.fig.data[0].x) == 0, "alone has no such term"
-    until(lambda: "kd: value × weight" in panel.curves.figure.fig.layout.annotations[0].text)
-    full = list(panel.curves.figure.fig.layout.yaxis2.range)
+        until(lambda w=wanted: same_values(whole(panel.curves).data[2].y, w))
+        assert len(whole(panel.curves).data[0].x) == 0, "alone has no such term"
+    until(lambda: "kd: value × weight" in whole(panel.curves).layout.annotations[0].text)
+    full = list(whole(panel.curves).layout.yaxis2.range)
     panel.desk.zoom = True
-    until(lambda: list(panel.curves.figure.fig.layout.yaxis2.range) != full)
-    low, high = panel.curves.figure.fig.layout.yaxis2.range
+    until(lambda: list(whole(panel.curves).layout.yaxis2.range) != full)
+    low, high = whole(panel.curves).layout.yaxis2.range
     accuracy = study.record.epoch_series("KD", "val_accuracy")[1]
     assert full == [0.0, 1.02] and 0.5 < low < accuracy[-1] < high
     panel.desk.log = False
-    until(lambda: panel.curves.figure.fig.layout.yaxis.type == "linear")
+    until(lambda: whole(panel.curves).layout.yaxis.type == "linear")
 
 
 def test_dark_pages_get_the_themes_colours_for_dark_paper(make_panel: Callable[..., StudyPanel]) -> None:
     study = FakeStudy(100, delay=0.0)
     panel = make_panel(study)
     ask(panel, "play")
-    until(lambda: len(panel.embedding.figure.fig.data[0].x) == 40)
-    light = (panel.curves.figure.fig.data[0].line.color, panel.embedding.figure.fig.data[0].marker.color[0])
+    until(lambda: len(whole(panel.embedding).data[0].x) == 40)
+    light = (whole(panel.curves).data[0].line.color, whole(panel.embedding).data[0].marker.color[0])
     panel.desk.dark = True
-    until(lambda: panel.curves.figure.fig.data[0].line.color != light[0])
-    until(lambda: panel.embedding.figure.fig.data[0].marker.color[0] != light[1])
+    until(lambda: whole(panel.curves).data[0].line.color != light[0])
+    until(lambda: whole(panel.embedding).data[0].marker.color[0] != light[1])
 
 
 def test_the_desk_says_what_each_term_is_and_how_sure_its_definition_is(
@@ -367,23 +377,21 @@ def test_a_real_study_from_play_to_the_end(tmp_path: Path, make_panel: Callable[
         assert not panel.desk.live["errors"]
         assert study.record.marks()[0]["step"] == 2
         steps = study.steps_per_epoch * study.epochs
-        until(lambda: panel.curves.figure.fig.data[0].x[-1] == steps)
-        until(lambda: len(panel.curves.figure.fig.data[1].x) == 3)
+        until(lambda: whole(panel.curves).data[0].x[-1] == steps)
+        until(lambda: len(whole(panel.curves).data[1].x) == 3)
         until(lambda: "epoch 3, seed 0" in panel.caption.value)
         assert "CMKD: by the method's own projector" in panel.caption.value.replace("&#x27;", "'")
         assert panel.desk.live["cells"]["CMKD"]["feature"]["value"] == "off"
         assert "val\N{NO-BREAK SPACE}" in panel.desk.live["numbers"]["alone"]
         accuracy = f"{100 * study.teachers[0].val_accuracy:.1f} %"
-        assert f"teacher resnet8, {accuracy}" in [trace.name for trace in panel.curves.figure.fig.data]
+        assert f"teacher resnet8, {accuracy}" in [trace.name for trace in whole(panel.curves).data]
     finally:
         panel.close()
 
     again = kdlab.load_study(tmp_path / "study")
     loaded = make_panel(again)
-    until(
-        lambda: loaded.desk.live["state"] == "finished" and len(loaded.curves.figure.fig.data[0].x) == steps
-    )
-    until(lambda: len(loaded.embedding.figure.fig.data[0].x) == 40)
+    until(lambda: loaded.desk.live["state"] == "finished" and len(whole(loaded.curves).data[0].x) == steps)
+    until(lambda: len(whole(loaded.embedding).data[0].x) == 40)
     assert not any(loaded.desk.live["buttons"].values())
     assert (
         loaded.desk.live["cells"]["CMKD"]["feature"]["enabled"] is False and not loaded.desk.live["editable"]
@@ -402,7 +410,7 @@ def test_a_stopped_study_goes_on_from_its_folder(
     first.stop()
     assert first.wait(30)
     panel = make_panel(kdlab.load_study(tmp_path / "study"))
-    until(lambda: panel.desk.live["state"] == "stopped" and len(panel.curves.figure.fig.data[0].x) == 4)
+    until(lambda: panel.desk.live["state"] == "stopped" and len(whole(panel.curves).data[0].x) == 4)
     assert panel.desk.live["buttons"] == {"play": True, "pause": False, "step": True, "stop": False}
     ask(panel, "play")
     until(lambda: panel.desk.live["label"] == "finished", 60)
@@ -431,7 +439,7 @@ def test_a_panel_is_kept_up_to_date_from_within_the_cell(
     (panel,) = shown
     assert study.state == "finished" and painting == {threading.get_ident()}
     assert panel.desk.live["state"] == "finished" and panel.painter.frames > 1
-    assert any(len(trace.y) > 1 for trace in panel.curves.figure.fig.data if trace.y is not None)
+    assert any(len(trace.y) > 1 for trace in whole(panel.curves).data if trace.y is not None)
     ask(panel, "set", student="CMKD", term="feature", weight=0.5)  # after the end: refused, and that is shown
     assert panel.desk.live["errors"] and painting == {threading.get_ident()}
     panel.close()
