@@ -27,7 +27,7 @@ help:
 	@echo
 	@echo "Settings: VENV=$(VENV) (the environment), PYTHON=$(PYTHON) (makes it),"
 	@echo "          ARGS=... (handed on: make demo ARGS=\"--seeds 1\", make test ARGS=\"-k study\"),"
-	@echo "          JOBS=$(JOBS) (run tests in so many processes; the browser's one by one)"
+	@echo "          JOBS=$(JOBS) (run tests in so many processes)"
 
 demo: install
 	@$(run) -m kdlab demo $(ARGS)
@@ -36,9 +36,9 @@ lab: install
 	@$(run) -m kdlab lab $(ARGS)
 
 test: lint browser
-	@$(run) -m pytest -m "not browser" $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS) \
-	  || [ $$? = 5 ]  # 5: nothing was selected, which is no failure here
-	@$(run) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
+	@for kind in "not browser" browser; do \
+	  $(run) -m pytest -m "$$kind" $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS) \
+	    || [ $$? = 5 ] || exit 1; done  # 5: nothing was selected, which is no failure here
 
 lint: install-test
 	@$(run) -m ruff check .

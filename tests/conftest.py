@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ os.environ["JUPYTER_CONFIG_DIR"] = str(_SCRATCH / "jupyter")
 
 sys.path[:0] = [str(TESTS / "offline"), str(TESTS / "browser")]
 import sitecustomize as offline  # noqa: E402
-from page import find_browser  # noqa: E402
+from page import find_browser, launch  # noqa: E402
 
 if not hasattr(offline, "attempts"):  # the environment has a sitecustomize of its own, imported before
     _spec = importlib.util.spec_from_file_location(
@@ -113,3 +114,14 @@ def browser_path() -> str:
     if found is None:
         pytest.skip("no Chromium here (Debian: apt-get install chromium; elsewhere set KDLAB_CHROMIUM)")
     return found
+
+
+@pytest.fixture(scope="session")
+def browser(browser_path: str) -> Iterator[Any]:
+    """Chromium; every test opens pages of its own. A process can have but one Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = launch(playwright, browser_path)
+        yield opened
+        opened.close()

@@ -1,4 +1,4 @@
-"""What the tests in a browser share: one JupyterLab, one Chromium, one trained study."""
+"""What the tests in a browser share: one JupyterLab and one trained study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from jupyter_lab import JupyterLab, write_notebook
-from page import LabPage, launch
+from page import LabPage
 
 from tests.small_study import small
 
@@ -20,17 +20,6 @@ def server(browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """JupyterLab; every test has a folder of its own in it. Notebooks take their shortest form."""
     with JupyterLab(tmp_path_factory.mktemp("lab"), {"KDLAB_FAST": "1"}) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser(browser_path: str) -> Iterator[Any]:
-    """Chromium; every test has pages of its own."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = launch(playwright, browser_path)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")
