@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -64,7 +65,7 @@ class Child:
     """
 
     def __init__(self, make: Callable[..., Any], threads: int | None = None, **options: Any) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _processes()
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_serve, args=(far, make, threads, options))
         self._process.start()
@@ -107,6 +108,16 @@ class Child:
             self._process.kill()
             self._process.join()
         self._pipe.close()
+
+
+@functools.cache
+def _processes() -> Any:
+    """Where new processes come from: forks of a process that has only imported what all need, if possible."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torchvision", "sklearn.datasets", "kdlab"])
+    return context
 
 
 def _serve(pipe: Any, make: Callable[..., Any], threads: int | None, options: dict[str, Any]) -> None:

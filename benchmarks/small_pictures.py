@@ -33,7 +33,7 @@ class Digits:
         self.study_threads, self.students = study_threads, students
         self.data = kdlab.data.load("digits", limit=200 if quick else None)
         self.teacher, _ = networks(("resnet20", "resnet8"), self.data)
-        self.epochs = 2 if quick else EPOCHS
+        self.epochs = 1 if quick else EPOCHS
 
     def run(self, seconds: float) -> Window:
         """One training; its length is what it is."""
