@@ -237,6 +237,7 @@ def test_one_student_without_a_teacher_and_a_loaded_study(tmp_path: Path, make: 
 def test_a_running_study_is_followed(tmp_path: Path, make: Make) -> None:
     study = small(tmp_path, epochs=2, snapshots=[1, 2])
     run_to(study, study.steps_per_epoch)
+    until(lambda: 1 in study.snapshot_epochs())  # it is taken after the step
     panel = make(study)
     assert "after epoch 1" in said(panel)
     study.play()
