@@ -69,7 +69,7 @@ def check(name: str, answer: Any) -> Verdict:
         return Verdict(False, name, unfit, "arguments", PROPERTIES["arguments"].title)
     if _is_empty(answer):
         return _open(name, "Nothing is written yet: replace the `...` by your code.")
-    if answer is exercise.library:
+    if answer is exercise.public:
         says = "This is kdlab's own function, so it agrees with itself. Now write one of your own."
         if exercise.frozen:
             says += " Detach the teacher there: kdlab's functions leave that to the training loop."

@@ -35,53 +35,119 @@ class Factor:
 
 
 FACTORS = (
-    Factor("reduction", "C", lambda n: 1 / n["C"], "Your value is C times too small, C the number of "
-        "classes: "
-           "it was averaged over the classes too (`reduction='mean'` and `.mean()` do that). Sum over the "
-           "classes and average over the batch: `reduction='batchmean'`."),
-    Factor("reduction", "B", lambda n: n["B"], "Your value is B times too large, B the batch size: it was "
-        "summed "
-           "over the batch. Take the mean over the batch."),
-    Factor("reduction", "M", lambda n: n["M"], "Your value is M times too large, M the number of teachers: "
-        "the "
-           "teachers were summed. Take their mean."),
-    Factor("reduction", "B", lambda n: 1 / n["B"], "Your value is B times too small, B the batch size: it "
-        "was "
-           "divided by the batch size once too often."),
-    Factor("reduction", "C", lambda n: n["C"], "Your value is C times too large, C the number of classes: "
-        "take "
-           "the mean over the classes too."),
-    Factor("reduction", "P", lambda n: n["P"], "Your value is too large by the number of positions of the "
-        "map: "
-           "they were summed. Take the mean over the positions."),
-    Factor("reduction", "D", lambda n: n["D"], "Your value is too large by the number of features of a "
-        "picture: "
-           "they were summed. Take the mean over all elements."),
-    Factor("reduction", "BD", lambda n: n["B"] * n["D"], "Your value is too large by the number of all "
-        "elements: "
-           "it is a sum. Take the mean."),
-    Factor("reduction", "BC", lambda n: n["B"] * n["C"], "Your value is too large by batch size times "
-        "classes: "
-           "it is a sum over both. Take the mean."),
-    Factor("temperature", "tau", lambda n: n["tau"] ** -2, "Your value is tau^2 times too small: the factor "
-           "tau^2 is missing. It keeps the size of the gradient the same at every temperature."),
-    Factor("temperature", "tau", lambda n: 1 / n["tau"], "Your value is tau times too small: multiply by "
-        "tau^2, "
-           "not by tau. Softening divides the gradient by tau twice: in the student's softmax, and in the "
-           "distance of the two probabilities."),
-    Factor("temperature", "tau", lambda n: n["tau"] ** 2, "Your value is tau^2 times too large: the factor "
-           "tau^2 stands there although it does not belong there, or twice."),
-    Factor("value", "", lambda n: -1.0, "Your value has the wrong sign."),
-    Factor("value", "", lambda n: 1 / math.log(2), "You used logarithms to base 2. Use natural logarithms "
-           "(`torch.log`)."),
-    Factor("value", "", lambda n: 100.0, "Your value is 100 times too large: a percentage where a share from "
-           "0 to 1 is asked for."),
-    Factor("value", "", lambda n: 2.0, "Your value is twice too large: look for a part that is counted "
-        "twice."),
-    Factor("value", "", lambda n: 0.5, "Your value is half of what it should be: look for a factor 1/2 or a "
-        "mean "
-           "over two things that should be a sum."),
-)  # fmt: skip
+    Factor(
+        "reduction",
+        "C",
+        lambda n: 1 / n["C"],
+        "Your value is C times too small, C the number of classes: it was averaged over the classes too "
+        "(`reduction='mean'` and `.mean()` do that). Sum over the classes and average over the batch: "
+        "`reduction='batchmean'`.",
+    ),
+    Factor(
+        "reduction",
+        "B",
+        lambda n: n["B"],
+        "Your value is B times too large, B the batch size: it was summed over the batch. Take the mean "
+        "over the batch.",
+    ),
+    Factor(
+        "reduction",
+        "M",
+        lambda n: n["M"],
+        "Your value is M times too large, M the number of teachers: the teachers were summed. Take their "
+        "mean.",
+    ),
+    Factor(
+        "reduction",
+        "B",
+        lambda n: 1 / n["B"],
+        "Your value is B times too small, B the batch size: it was divided by the batch size once too often.",
+    ),
+    Factor(
+        "reduction",
+        "C",
+        lambda n: n["C"],
+        "Your value is C times too large, C the number of classes: take the mean over the classes too.",
+    ),
+    Factor(
+        "reduction",
+        "P",
+        lambda n: n["P"],
+        "Your value is too large by the number of positions of the map: they were summed. Take the mean "
+        "over the positions.",
+    ),
+    Factor(
+        "reduction",
+        "D",
+        lambda n: n["D"],
+        "Your value is too large by the number of features of a picture: they were summed. Take the mean "
+        "over all elements.",
+    ),
+    Factor(
+        "reduction",
+        "BD",
+        lambda n: n["B"] * n["D"],
+        "Your value is too large by the number of all elements: it is a sum. Take the mean.",
+    ),
+    Factor(
+        "reduction",
+        "BC",
+        lambda n: n["B"] * n["C"],
+        "Your value is too large by batch size times classes: it is a sum over both. Take the mean.",
+    ),
+    Factor(
+        "temperature",
+        "tau",
+        lambda n: n["tau"] ** -2,
+        "Your value is tau^2 times too small: the factor tau^2 is missing. It keeps the size of the "
+        "gradient the same at every temperature.",
+    ),
+    Factor(
+        "temperature",
+        "tau",
+        lambda n: 1 / n["tau"],
+        "Your value is tau times too small: multiply by tau^2, not by tau. Softening divides the gradient "
+        "by tau twice: in the student's softmax, and in the distance of the two probabilities.",
+    ),
+    Factor(
+        "temperature",
+        "tau",
+        lambda n: n["tau"] ** 2,
+        "Your value is tau^2 times too large: the factor tau^2 stands there although it does not belong "
+        "there, or twice.",
+    ),
+    Factor(
+        "value",
+        "",
+        lambda n: -1.0,
+        "Your value has the wrong sign.",
+    ),
+    Factor(
+        "value",
+        "",
+        lambda n: 1 / math.log(2),
+        "You used logarithms to base 2. Use natural logarithms (`torch.log`).",
+    ),
+    Factor(
+        "value",
+        "",
+        lambda n: 100.0,
+        "Your value is 100 times too large: a percentage where a share from 0 to 1 is asked for.",
+    ),
+    Factor(
+        "value",
+        "",
+        lambda n: 2.0,
+        "Your value is twice too large: look for a part that is counted twice.",
+    ),
+    Factor(
+        "value",
+        "",
+        lambda n: 0.5,
+        "Your value is half of what it should be: look for a factor 1/2 or a mean over two things that "
+        "should be a sum.",
+    ),
+)
 
 
 def named(trial: Trial) -> Fault | None:

@@ -84,7 +84,7 @@ class Exercise:
         frozen: places of the arguments that gradient must not reach.
         invariances: rules that the result keeps.
         kind: "loss" (a scalar tensor), "tensor", or "number" (also a plain float).
-        library: the public function of kdlab behind `reference`, if it is one.
+        public: the function of kdlab behind `reference`, if it is one.
         rtol, atol: how close is close enough.
     """
 
@@ -101,7 +101,7 @@ class Exercise:
     frozen: tuple[int, ...] = ()
     invariances: tuple[Invariance, ...] = ()
     kind: Literal["loss", "tensor", "number"] = "loss"
-    library: Callable[..., Any] | None = None
+    public: Callable[..., Any] | None = None
     rtol: float = 1e-3
     atol: float = 1e-5
 

@@ -42,7 +42,7 @@ _ECE = Exercise(
     "of equal width from 0 to 1, closed on the right. Return the mean over the pictures of the gap "
     "|accuracy - mean confidence| of the bin that each lies in. A share from 0 to 1. (Guo et al., ICML 2017)",
     reference=metrics.expected_calibration_error,
-    library=metrics.expected_calibration_error,
+    public=metrics.expected_calibration_error,
     cases=lambda: _calibration_cases(bins=True),
     kind="number",
     source="""
@@ -115,7 +115,7 @@ _TEMPERATURE_FIT = Exercise(
     task="Find the temperature T from 0.01 to 100 for which the mean cross-entropy of softmax(logits / T) "
     "on the labels is smallest. A search is fine: 2 % off is near enough. (Guo et al., ICML 2017)",
     reference=metrics.optimal_temperature,
-    library=metrics.optimal_temperature,
+    public=metrics.optimal_temperature,
     cases=lambda: _calibration_cases(bins=False),
     kind="number",
     rtol=0.02,

@@ -38,7 +38,7 @@ _TCKD = Exercise(
     "tau^2 times the mean over the batch of KL(pair of the teacher || pair of the student). (Zhao et al., "
     "CVPR 2022)",
     reference=lambda s, t, y, tau: losses.tckd(s, t.detach(), y, tau),
-    library=losses.tckd,
+    public=losses.tckd,
     cases=lambda: _cases(lambda tau: (tau,)),
     learns=(0,),
     frozen=(1,),
@@ -108,7 +108,7 @@ _NCKD = Exercise(
     task="Take the true class out of the logits, soften the other C - 1 so that they sum to 1, and return "
     "tau^2 times the mean over the batch of KL(teacher || student) of these. (Zhao et al., CVPR 2022)",
     reference=lambda s, t, y, tau: losses.nckd(s, t.detach(), y, tau),
-    library=losses.nckd,
+    public=losses.nckd,
     cases=lambda: _cases(lambda tau: (tau,)),
     learns=(0,),
     frozen=(1,),
@@ -224,7 +224,7 @@ _DKD = Exercise(
     task="Return alpha * TCKD + beta * NCKD, both with tau^2 and averaged over the batch. (Zhao et al., "
     "CVPR 2022)",
     reference=lambda s, t, y, alpha, beta, tau: losses.dkd(s, t.detach(), y, alpha, beta, tau),
-    library=losses.dkd,
+    public=losses.dkd,
     cases=lambda: _cases(lambda tau: (1.5, 6.0, tau)),
     learns=(0,),
     frozen=(1,),
@@ -309,7 +309,7 @@ _NKD = Exercise(
     "over the other classes of q_t log q_s, with q the softmax at tau over the other classes alone. Both "
     "are soft cross-entropies, so equal logits do not give 0. (Yang et al., ICCV 2023)",
     reference=lambda s, t, y, gamma, tau: losses.nkd(s, t.detach(), y, gamma, tau),
-    library=losses.nkd,
+    public=losses.nkd,
     cases=lambda: _cases(lambda tau: (1.5, tau)),
     learns=(0,),
     frozen=(1,),

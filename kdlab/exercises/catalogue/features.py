@@ -55,7 +55,7 @@ _ATTENTION_MAP = Exercise(
     task="From a map (B, c, h, w) make (B, h*w): the mean over the channels of the squared values, "
     "flattened, and each row divided by its length (its L2 norm). (Zagoruyko, Komodakis, ICLR 2017)",
     reference=losses.attention_map,
-    library=losses.attention_map,
+    public=losses.attention_map,
     cases=lambda: map_cases(pair=False),
     kind="tensor",
     learns=(0,),
@@ -135,7 +135,7 @@ _AT = Exercise(
     "their squared difference over all pictures and positions. Channels may differ. Where sizes differ, the "
     "larger map is average-pooled to the smaller one before anything else.",
     reference=lambda s, t: losses.attention_transfer(s, t.detach()),
-    library=losses.attention_transfer,
+    public=losses.attention_transfer,
     cases=lambda: map_cases(pair=True, sizes_differ=True),
     learns=(0,),
     frozen=(1,),

@@ -104,7 +104,7 @@ _KD = Exercise(
     task="Write the loss of Hinton, Vinyals and Dean (2015): tau^2 times the mean over the batch of "
     "KL(softmax(z_t / tau) || softmax(z_s / tau)). Logits are (B, C); the teacher is not changed by it.",
     reference=lambda s, t, tau: losses.kd(s, t.detach(), tau),
-    library=losses.kd,
+    public=losses.kd,
     cases=logit_cases,
     learns=(0,),
     frozen=(1,),
@@ -235,7 +235,7 @@ _STANDARDISED = Exercise(
     task="For each picture subtract the mean of its logits and divide by their standard deviation (the "
     "unbiased one, with C - 1) plus 1e-7. Input and result are (B, C). (Sun et al., CVPR 2024)",
     reference=losses.standardize_logits,
-    library=losses.standardize_logits,
+    public=losses.standardize_logits,
     cases=_row_cases,
     kind="tensor",
     learns=(0,),
@@ -302,7 +302,7 @@ _DIST = Exercise(
     "of P_s and P_t; intra = 1 - mean over classes of the correlation of the columns. Return tau^2 (beta "
     "inter + gamma intra). Add 1e-8 to the denominator of the correlation. (Huang et al., NeurIPS 2022)",
     reference=lambda s, t, beta, gamma, tau: losses.dist(s, t.detach(), beta, gamma, tau),
-    library=losses.dist,
+    public=losses.dist,
     cases=lambda: logit_cases(lambda tau: (2.0, 0.5, tau)),
     learns=(0,),
     frozen=(1,),

@@ -76,7 +76,7 @@ _CKA = Exercise(
     task="For features x (n, p) and y (n, q) of the same n pictures: centre each feature, then return ||y' "
     "x||^2 / (||x' x|| ||y' y||) with Frobenius norms. A number from 0 to 1. (Kornblith et al., ICML 2019)",
     reference=metrics.linear_cka,
-    library=metrics.linear_cka,
+    public=metrics.linear_cka,
     cases=_pair_cases,
     kind="number",
     invariances=(
@@ -142,7 +142,7 @@ _EFFECTIVE_RANK = Exercise(
     "of the entropy of these shares. From 1 (one direction) to the number of directions. (Roy, Vetterli, "
     "EUSIPCO 2007)",
     reference=metrics.effective_rank,
-    library=metrics.effective_rank,
+    public=metrics.effective_rank,
     cases=_matrix_cases,
     kind="number",
     invariances=(

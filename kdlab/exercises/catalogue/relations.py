@@ -89,7 +89,7 @@ _SP = Exercise(
     task="Make the row-normalised similarity matrices G of both networks (as in `similarity_matrix`) and "
     "return the sum of their squared differences divided by B^2. Features are (B, ...), of any shape.",
     reference=lambda s, t: losses.similarity_preserving(s, t.detach()),
-    library=losses.similarity_preserving,
+    public=losses.similarity_preserving,
     cases=lambda: embedding_cases(maps=True),
     learns=(0,),
     frozen=(1,),
@@ -155,7 +155,7 @@ _RKD_DISTANCE = Exercise(
     "mean of its positive entries (not the zeros on the diagonal), and return the smooth-L1 loss of the two "
     "(mean over all B^2 entries). The gradient passes through the mean. (Park et al., CVPR 2019)",
     reference=lambda s, t: losses.rkd_distance(s, t.detach()),
-    library=losses.rkd_distance,
+    public=losses.rkd_distance,
     cases=lambda: embedding_cases(samples=2),
     learns=(0,),
     frozen=(1,),
@@ -239,7 +239,7 @@ _PKT = Exercise(
     "0..1 by (k + 1) / 2, divide each row by its sum: P. Return the mean over all B^2 entries of P_t "
     "(log(P_t + 1e-7) - log(P_s + 1e-7)). (Passalis, Tefas, ECCV 2018, in the form of the public code)",
     reference=lambda s, t: losses.pkt(s, t.detach()),
-    library=losses.pkt,
+    public=losses.pkt,
     cases=embedding_cases,
     learns=(0,),
     frozen=(1,),

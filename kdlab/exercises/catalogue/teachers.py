@@ -13,7 +13,7 @@ _TEACHER_AVERAGE = Exercise(
     task="teacher_logits is a list of M tensors (B, C). Return the mean over the teachers of the KD loss of "
     "each, as in `kd`. (You et al., KDD 2017)",
     reference=lambda s, ts, tau: losses.average_teachers(s, [t.detach() for t in ts], temperature=tau),
-    library=losses.average_teachers,
+    public=losses.average_teachers,
     cases=lambda: teacher_cases(student=True),
     learns=(0,),
     frozen=(1,),
@@ -91,7 +91,7 @@ _ENTROPY_WEIGHT = Exercise(
     "Where all entropies are 0 the weights are equal. They are constants: no gradient. (Kwon et al., ICASSP "
     "2020)",
     reference=losses.entropy_weights,
-    library=losses.entropy_weights,
+    public=losses.entropy_weights,
     cases=lambda: teacher_cases(student=False),
     kind="tensor",
     frozen=(0,),
