@@ -10,6 +10,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError, unknown_name
 from kdlab.plots import theme
+from kdlab.plots.logits import OTHERS, TARGET, part_bar
 from kdlab.plots.pictures import png
 from kdlab.plots.theme import shortened
 from kdlab.probes.logits import LogitDecomposition
@@ -256,7 +257,6 @@ def _traces(
 
 def _bars(result: LogitDecomposition) -> list[Any]:
     """TCKD and weight x NCKD of each student, with the sum in numbers."""
-    import plotly.graph_objects as go
 
     tckd, product, kd, nckd = (
         getattr(result, part).mean(axis=1) for part in ("tckd", "product", "kd", "nckd")
@@ -268,31 +268,11 @@ def _bars(result: LogitDecomposition) -> list[Any]:
         + (f"{weight:.2f} × {nckd[s]:.3g}" if single else f"{product[s]:.3g}")
         for s in range(len(result.students))
     ]
-    out = []
-    for part, values, pattern, color in (
-        ("true class (TCKD)", tckd, "", theme.MUTED),
-        ("other classes (weight × NCKD)", product, "/", theme.OKABE_ITO[5]),
-    ):
-        last = values is product
-        out.append(
-            go.Bar(
-                y=list(result.students),
-                x=np.round(values, 6),
-                orientation="h",
-                name=part,
-                text=text if last else None,
-                textposition="outside",
-                textfont=dict(size=12, color=theme.INK),
-                cliponaxis=False,
-                marker=dict(
-                    color=color,
-                    line=dict(color=theme.INK, width=1),
-                    pattern=dict(shape=pattern, fgcolor=theme.INK, size=6),
-                ),
-                hovertemplate=f"%{{y}}, {part}: %{{x:.4f}}<extra></extra>",
-            )
-        )
-    return out
+    told = dict(text=text, textposition="outside", textfont=dict(size=12, color=theme.INK))
+    return [
+        part_bar(result.students, np.round(tckd, 6), TARGET, cliponaxis=False),
+        part_bar(result.students, np.round(product, 6), OTHERS, cliponaxis=False, **told),
+    ]
 
 
 def _class_axis(axis: Any, profile: _Profile) -> None:

@@ -16,7 +16,7 @@ from kdlab.probes.logits import LogitDecomposition
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_TARGET, _REST = "true class (TCKD)", "other classes (weight × NCKD)"
+TARGET, OTHERS = "true class (TCKD)", "other classes (weight × NCKD)"
 _MOST_CLASSES = 12
 
 
@@ -135,28 +135,28 @@ def _sample_traces(result: LogitDecomposition, place: int) -> list[tuple[Any, in
                 2,
             )
         )
-    for part, values, pattern, color in (
-        (_TARGET, result.tckd, "", theme.MUTED),
-        (_REST, result.product, "/", theme.OKABE_ITO[5]),
-    ):
-        out.append(
-            (
-                go.Bar(
-                    y=list(result.students),
-                    x=np.round(values[:, place], 5),
-                    orientation="h",
-                    name=part,
-                    marker=dict(
-                        color=color,
-                        line=dict(color=theme.INK, width=1),
-                        pattern=dict(shape=pattern, fgcolor=theme.INK, size=6),
-                    ),
-                    hovertemplate=f"%{{y}}, {part}: %{{x:.3f}}<extra></extra>",
-                ),
-                3,
-            )
-        )
+    for part, values in ((TARGET, result.tckd), (OTHERS, result.product)):
+        out.append((part_bar(result.students, np.round(values[:, place], 5), part), 3))
     return out
+
+
+def part_bar(students: Sequence[str], values: np.ndarray, part: str, **more: Any) -> Any:
+    """Bars of one part of the KD loss, `TARGET` or `OTHERS` (hatched), a row a student."""
+    import plotly.graph_objects as go
+
+    return go.Bar(
+        y=list(students),
+        x=values,
+        orientation="h",
+        name=part,
+        marker=dict(
+            color=theme.MUTED if part == TARGET else theme.OKABE_ITO[5],
+            line=dict(color=theme.INK, width=1),
+            pattern=dict(shape="" if part == TARGET else "/", fgcolor=theme.INK, size=6),
+        ),
+        hovertemplate=f"%{{y}}, {part}: %{{x:.4f}}<extra></extra>",
+        **more,
+    )
 
 
 def _classes(result: LogitDecomposition, teacher: np.ndarray, students: np.ndarray, place: int) -> list[int]:
@@ -203,7 +203,7 @@ def logit_classes(result: LogitDecomposition, *, title: str | None = None, dark:
     labels = np.unique(result.target)
     looks = theme.styles(result.roster, (result.teacher,))
     fig = make_subplots(
-        2, 1, shared_xaxes=True, shared_yaxes="all", vertical_spacing=0.12, subplot_titles=(_TARGET, _REST)
+        2, 1, shared_xaxes=True, shared_yaxes="all", vertical_spacing=0.12, subplot_titles=(TARGET, OTHERS)
     )
     names = [result.class_names[label] for label in labels]
     for row, values in enumerate((result.tckd, result.product), 1):
