@@ -125,7 +125,7 @@ def test_a_learner_selects_pictures_on_a_map(
     # a click looks closer, and leaves the selection; the menu and a double click change it
     shown.click(1, 7)
     page.until(lambda: "Ringed: picture 0," not in shown.said(), 10, "for the picture that was clicked")
-    assert shown.selected() == {boxed}
+    shown.until_selected("for the figure, which follows the sentence", lambda got: got == {boxed})
     label = next(
         text
         for text in shown.control("select").locator("option").all_text_contents()
