@@ -37,7 +37,6 @@ lab
 """
 TABS = ("Train", "Representations", "Probes", "Attention", "Logits", "Compare")
 
-
 GESTURES = {  # tab -> a control that only redraws, and values to give it in turn
     "Representations": ("[data-control=color] select", ['"correct"', '"class"']),
     "Probes": ("[data-control=levels] input", []),
@@ -124,24 +123,25 @@ def watch(minutes: float, every: float) -> Watched:
     found = find_browser()
     if found is None:
         sys.exit("No Chromium found; install one (Debian: apt-get install chromium).")
-    folder = Path(tempfile.mkdtemp(prefix="kdlab-panels-"))
-    write_notebook(folder / "panels.ipynb", [STUDY.strip()])
-    with JupyterLab(folder) as server, sync_playwright() as playwright:
-        watched = Watched(LabPage(launch(playwright, found), server.url, 1280, 1300))
-        watched.open()
-        number = 0
-        while time.monotonic() - watched.started < 60 * minutes or number < len(TABS):
-            watched.turn_to(TABS[number % len(TABS)])
-            if number % len(TABS) == 0:
-                watched.click()
-            if TABS[number % len(TABS)] in GESTURES:
-                watched.page.wait_for_timeout(1500)
-                watched.redraw(TABS[number % len(TABS)])
-            watched.page.wait_for_timeout(1000 * every)
-            watched.read()
-            number += 1
-        if watched.lab.problems:
-            print("The page complained:", *watched.lab.problems[:5], sep="\n  ")
+    with tempfile.TemporaryDirectory(prefix="kdlab-panels-", ignore_cleanup_errors=True) as kept:
+        folder = Path(kept)
+        write_notebook(folder / "panels.ipynb", [STUDY.strip()])
+        with JupyterLab(folder) as server, sync_playwright() as playwright:
+            watched = Watched(LabPage(launch(playwright, found), server.url, 1280, 1300))
+            watched.open()
+            number = 0
+            while time.monotonic() - watched.started < 60 * minutes or number < len(TABS):
+                watched.turn_to(TABS[number % len(TABS)])
+                if number % len(TABS) == 0:
+                    watched.click()
+                if TABS[number % len(TABS)] in GESTURES:
+                    watched.page.wait_for_timeout(1500)
+                    watched.redraw(TABS[number % len(TABS)])
+                watched.page.wait_for_timeout(1000 * every)
+                watched.read()
+                number += 1
+            if watched.lab.problems:
+                print("The page complained:", *watched.lab.problems[:5], sep="\n  ")
     return watched
 
 

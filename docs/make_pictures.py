@@ -148,13 +148,14 @@ def main() -> None:
     browser = find_browser()
     if browser is None:
         sys.exit("No Chromium found; install one (Debian: apt-get install chromium).")
-    folder = Path(tempfile.mkdtemp())
-    write_notebook(folder / "panel.ipynb", [STUDY.strip(), RUN])
-    write_notebook(folder / "lab.ipynb", [LAB.strip()])
-    with JupyterLab(folder) as lab, sync_playwright() as playwright:
-        chromium = launch(playwright, browser)
-        study_panel(LabPage(chromium, lab.url, 1280, 1700))
-        whole_lab(LabPage(chromium, lab.url, WIDTH, HEIGHT))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept:
+        folder = Path(kept)
+        write_notebook(folder / "panel.ipynb", [STUDY.strip(), RUN])
+        write_notebook(folder / "lab.ipynb", [LAB.strip()])
+        with JupyterLab(folder) as lab, sync_playwright() as playwright:
+            chromium = launch(playwright, browser)
+            study_panel(LabPage(chromium, lab.url, 1280, 1700))
+            whole_lab(LabPage(chromium, lab.url, WIDTH, HEIGHT))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from kdlab.errors import ConfigError
 
 _EPILOG = """\
 The page has all panels of `study.lab()`: training, representations, probes, attention, logits, compare.
-Each visitor has a process of his own, which ends when the page is closed; a training that was started
+Each visitor has a process of their own, which ends when the page is closed; a training that was started
 from the page goes on from its last checkpoint the next time.
 
 Examples:
@@ -47,7 +47,9 @@ def add(commands: Any) -> None:
     summary = "show a study's panels as a web page"
     command = add_command(commands, "dashboard", summary, dashboard_command, epilog=_EPILOG)
     command.add_argument("study", metavar="FOLDER|STUDY.toml", help="folder of a study, or a study file")
-    command.add_argument("--port", type=int, metavar="N", help="of the web server (default: a free one)")
+    command.add_argument(
+        "--port", type=int, metavar="N", help="of the web server (default: 8866, or the next free one)"
+    )
     command.add_argument(
         "--theme", choices=("light", "dark"), default="light", help="of the page (default: light)"
     )

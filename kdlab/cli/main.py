@@ -29,7 +29,6 @@ Each command tells more: kdlab run --help
 
 Exit status: 0 done, 1 failed, 2 asked for something that cannot work, 130 stopped by Ctrl-C."""
 
-
 _HANDING_ON = ("lab", "dashboard")
 
 

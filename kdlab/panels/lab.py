@@ -24,8 +24,8 @@ TABS = {
 class Lab(widgets.Tab):
     """Every panel of a study on a tab of its own: `study.lab()`.
 
-    What is chosen on one tab (epoch, seed, students, pictures) is chosen on all. Only the tab that is
-    seen measures and draws.
+    What is chosen on one of the tabs that look inside (epoch, seed, students, pictures) is chosen on all
+    of them. Only the tab that is seen measures and draws.
 
     Args:
         study: a `kdlab.Study`, new, running, finished or loaded.

@@ -138,7 +138,7 @@ def apply(
     dark: bool = False,
     **layout: Any,
 ) -> go.Figure:
-    """Give `fig` the common look and its text alternative; returns the (re-coloured) figure.
+    """A new figure: `fig` with the common look and its text alternative; `fig` itself stays as it is.
 
     Args:
         summary: what the figure shows in one or two sentences, kept in `layout.meta["summary"]`.

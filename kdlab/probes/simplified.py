@@ -27,7 +27,7 @@ def simplified_loss(
 ) -> Loss:
     """tau^2 KL(softmax(zt~ / tau) || softmax(z_s / tau)) with the target zt~ that SKD has learnt.
 
-    The simplifier's attention looks at the batch. Here batches are the evaluation pictures in their
+    The simplifier is kdlab's reconstruction of the paper's, as in the method. Its attention looks at the batch. Here batches are the evaluation pictures in their
     order, as many at a time as in training; a picture's target is that of its batch.
 
     Args:
