@@ -7,17 +7,33 @@ from kdlab.exercises.catalogue import (
     logits,
     questions,
     reading,
+    reflection,
     relations,
+    reuse_classifier,
     teachers,
 )
 from kdlab.exercises.exercise import Exercise, Question
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for part in (logits, decoupled, features, relations, teachers, reading, calibration)
+    for part in (
+        logits,
+        decoupled,
+        features,
+        relations,
+        reuse_classifier,
+        reflection,
+        teachers,
+        reading,
+        calibration,
+    )
     for exercise in part.EXERCISES
 }
 """Functions to write."""
 
-QUESTIONS: dict[str, Question] = {question.name: question for question in questions.QUESTIONS}
+QUESTIONS: dict[str, Question] = {
+    question.name: question
+    for part in (questions, reuse_classifier, reflection)
+    for question in part.QUESTIONS
+}
 """Numbers and choices to work out."""
