@@ -18,13 +18,22 @@ EPS = 1e-7
 
 @full_precision
 def unit_rows(vectors: Tensor) -> Tensor:
-    """(B, d) rows of length 1; a row of zeros stays zero, without gradient."""
+    """(B, d) rows of length 1; a row of zeros stays zero, without gradient.
+
+    >>> kdlab.losses.unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     return unit(vectors, dim=1)
 
 
 @full_precision
 def similarities(anchors: Tensor, others: Tensor) -> Tensor:
-    """(B, n) inner products of anchors (B, d) with others (n, d)."""
+    """(B, n) inner products of anchors (B, d) with others (n, d).
+
+    >>> kdlab.losses.similarities(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
+    tensor([[0.6000, 0.0000]])
+    """
     return anchors @ others.T
 
 
@@ -52,6 +61,12 @@ def noise_contrastive(
 
     Returns:
         scalar >= 0.
+
+    >>> nothing = torch.zeros(1, 1)  # o = c = 1: a positive and a negative, log 2 each
+    >>> kdlab.losses.noise_contrastive(nothing[0], nothing, normaliser=torch.tensor(1.0), noise=1.0)
+    tensor(1.3863)
+    >>> kdlab.losses.noise_contrastive(nothing[0] + 1, nothing - 1, torch.tensor(1.0), 1.0) < 1e-5
+    tensor(True)
     """
     log_z = normaliser.log()
     # log((c + eps) / c) is what eps adds to every negative

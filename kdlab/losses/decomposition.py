@@ -39,6 +39,13 @@ class Decomposition:
         weight: 1 - p_t of the teacher, what KD multiplies `nckd` by.
         product: weight * nckd.
         kd: the whole KD loss, computed on its own; equals tckd + product.
+
+    >>> student, teacher = torch.zeros(1, 3), torch.tensor([[2.0, 1.0, 1.0]]).log()
+    >>> parts = kdlab.losses.decompose(student, teacher, torch.tensor([0]), temperature=1)
+    >>> parts.teacher_target, parts.weight  # p_t of the teacher and what is left of 1
+    (tensor([0.5000]), tensor([0.5000]))
+    >>> torch.allclose(parts.kd, parts.tckd + parts.weight * parts.nckd)
+    True
     """
 
     student_target: Tensor
@@ -66,6 +73,16 @@ def decompose(
 
     Raises:
         ValueError: unequal shapes, one class, or a temperature that is not positive.
+
+    Returns:
+        every part by sample, (B,).
+
+    >>> student, teacher = torch.zeros(1, 3), torch.tensor([[2.0, 1.0, 1.0]]).log()
+    >>> parts = kdlab.losses.decompose(student, teacher, torch.tensor([0]), temperature=1)
+    >>> parts.tckd  # 1/2 against 1/3: 1/2 log(3/2) + 1/2 log(3/4)
+    tensor([0.0589])
+    >>> parts.nckd.abs() < 1e-6  # among the others, both know nothing
+    tensor([True])
     """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
@@ -93,6 +110,15 @@ def tckd(
     """Target-class part of KD: tau^2 mean_b KL([p_t, 1 - p_t]^T || [p_t, 1 - p_t]^S). Scalar; C >= 2.
 
     As in `kd`, the temperature may be a scalar tensor, or one for each sample as (B, 1).
+
+    Raises:
+        ValueError: unequal shapes, one class, or a temperature that is not positive.
+
+    Source: Zhao et al., CVPR 2022, arXiv 2203.08679.
+
+    >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+    >>> kdlab.losses.tckd(student, teacher, torch.tensor([0]), temperature=1)  # two classes: all of KD
+    tensor(0.1308)
     """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
@@ -108,6 +134,15 @@ def nckd(
     """Non-target part of KD: tau^2 mean_b KL(phat^T || phat^S). Scalar; 0 for two classes.
 
     The temperature may be a scalar tensor, or one for each sample as (B, 1).
+
+    Raises:
+        ValueError: unequal shapes, one class, or a temperature that is not positive.
+
+    Source: Zhao et al., CVPR 2022, arXiv 2203.08679.
+
+    >>> student, teacher = torch.zeros(1, 3), torch.tensor([[9.0, 3.0, 1.0]]).log()
+    >>> kdlab.losses.nckd(student, teacher, torch.tensor([0]), temperature=1)  # 3/4 log(3/2) + 1/4 log(1/2)
+    tensor(0.1308)
     """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
@@ -127,10 +162,25 @@ def dkd(
 
     KD's coupling 1 - p_t^T, which a confident teacher drives to 0, is replaced by the constant beta.
 
+    Args:
+        student_logits, teacher_logits: (B, C), C >= 2.
+        target: (B,) int64 labels.
+        alpha, beta: weights of the two parts.
+        temperature: tau > 0.
+
     Raises:
         ValueError: unequal shapes, one class, or a temperature that is not positive.
 
     Source: Zhao et al., CVPR 2022, arXiv 2203.08679.
+
+    >>> student, teacher = torch.zeros(1, 3), torch.tensor([[2.0, 3.0, 1.0]]).log()
+    >>> target = torch.tensor([0])
+    >>> kdlab.losses.dkd(student, teacher, target, alpha=0, beta=1, temperature=1)  # NCKD alone
+    tensor(0.1308)
+    >>> kdlab.losses.dkd(student, teacher, target, beta=1 - 2 / 6, temperature=1)  # beta = 1 - p_t is KD
+    tensor(0.0872)
+    >>> kdlab.losses.kd(student, teacher, temperature=1)
+    tensor(0.0872)
     """
     target_part = tckd(student_logits, teacher_logits, target, temperature)
     return alpha * target_part + beta * nckd(student_logits, teacher_logits, target, temperature)
@@ -152,6 +202,12 @@ def nkd(
         ValueError: unequal shapes, one class, or a temperature that is not positive.
 
     Source: Yang et al., ICCV 2023, arXiv 2303.13005.
+
+    >>> z, target = torch.zeros(1, 3), torch.tensor([0])
+    >>> kdlab.losses.nkd(z, z, target, gamma=0)  # 1/3 log 3
+    tensor(0.3662)
+    >>> kdlab.losses.nkd(z, z, target)  # and 1.5 log 2 for the two other classes
+    tensor(1.4059)
     """
     target_part = nkd_target(student_logits, teacher_logits, target)
     return target_part + gamma * nkd_non_target(student_logits, teacher_logits, target, temperature)
@@ -159,7 +215,14 @@ def nkd(
 
 @full_precision
 def nkd_target(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-    """NKD's target part: -mean_b p_t^T log p_t^S at tau = 1. Scalar; C >= 2."""
+    """NKD's target part: -mean_b p_t^T log p_t^S at tau = 1. Scalar; C >= 2.
+
+    Source: Yang et al., ICCV 2023, arXiv 2303.13005.
+
+    >>> z = torch.zeros(1, 2)
+    >>> kdlab.losses.nkd_target(z, z, torch.tensor([0]))  # 1/2 log 2
+    tensor(0.3466)
+    """
     check_logits(student_logits, teacher_logits, target, classes=2)
     teacher_target = torch.sigmoid(_margin(teacher_logits, target, 1.0))
     return -(teacher_target * F.logsigmoid(_margin(student_logits, target, 1.0))).mean()
@@ -169,7 +232,14 @@ def nkd_target(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -
 def nkd_non_target(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """NKD's non-target part: -tau^2 mean_b sum_{i != y} phat_i^T log phat_i^S. Scalar; C >= 2."""
+    """NKD's non-target part: -tau^2 mean_b sum_{i != y} phat_i^T log phat_i^S. Scalar; C >= 2.
+
+    Source: Yang et al., ICCV 2023, arXiv 2303.13005.
+
+    >>> z = torch.tensor([[9.0, 0.0, 0.0]])
+    >>> kdlab.losses.nkd_non_target(z, z, torch.tensor([0]))  # two equal others: log 2, whatever the target
+    tensor(0.6931)
+    """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
     student = F.log_softmax(_non_target(student_logits, target) / temperature, dim=1)

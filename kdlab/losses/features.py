@@ -17,7 +17,13 @@ from kdlab.losses._inputs import check_maps, check_temperature, full_precision, 
 
 
 def pool_to(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average-pool a map down to at most `size` (height, width); a map that fits is returned as it is."""
+    """Average-pool a map down to at most `size` (height, width); a map that fits is returned as it is.
+
+    >>> kdlab.losses.pool_to(torch.zeros(1, 3, 8, 8), (4, 4)).shape
+    torch.Size([1, 3, 4, 4])
+    >>> kdlab.losses.pool_to(torch.zeros(1, 3, 2, 8), (4, 4)).shape  # never larger
+    torch.Size([1, 3, 2, 4])
+    """
     height, width = feature_map.shape[2:]
     smaller = (min(height, size[0]), min(width, size[1]))
     return feature_map if smaller == (height, width) else F.adaptive_avg_pool2d(feature_map, smaller)
@@ -28,6 +34,10 @@ def align(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: not two (B, c, h, w) maps of one batch.
+
+    >>> student, teacher = kdlab.losses.align(torch.zeros(1, 16, 4, 4), torch.zeros(1, 64, 8, 8))
+    >>> student.shape, teacher.shape
+    (torch.Size([1, 16, 4, 4]), torch.Size([1, 64, 4, 4]))
     """
     check_maps(student_map, teacher_map)
     height = min(student_map.shape[2], teacher_map.shape[2])
@@ -36,7 +46,11 @@ def align(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gap(feature_map: Tensor) -> Tensor:
-    """Global average pooling: (B, c, h, w) -> (B, c)."""
+    """Global average pooling: (B, c, h, w) -> (B, c).
+
+    >>> kdlab.losses.gap(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]))
+    tensor([[3.]])
+    """
     return feature_map.mean((2, 3))
 
 
@@ -52,6 +66,9 @@ def feature_mse(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that cannot be compared.
+
+    >>> kdlab.losses.feature_mse(torch.ones(1, 2, 4, 4), 3 * torch.ones(1, 2, 8, 8))
+    tensor(4.)
     """
     if student_features.ndim == 4:
         check_maps(student_features, teacher_features, channels=True)
@@ -75,6 +92,10 @@ def attention_map(
 
     Raises:
         ValueError: an exponent below 1 (its gradient is infinite at 0), or an unknown `channels`.
+
+    >>> feature_map = torch.tensor([[[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 0.0]]]])  # (1, 3, 1, 2), on the left
+    >>> kdlab.losses.attention_map(feature_map)
+    tensor([[1., 0.]])
     """
     if not exponent >= 1:
         raise ValueError(f"exponent must be at least 1, not {exponent!r}.")
@@ -101,7 +122,21 @@ def attention_transfer(
     Channels may differ, sizes too (the larger map is pooled *before* it is squared). `form="sum"` sums
     over h, w and averages over B alone, so every size counts the same.
 
+    Args:
+        student_map, teacher_map: (B, c, h, w).
+        exponent, channels: see `attention_map`.
+        form: "mean" over B, h, w, or "sum".
+
+    Raises:
+        ValueError: not two maps of one batch, an exponent below 1, or an unknown `channels` or `form`.
+
     Source: Zagoruyko, Komodakis, ICLR 2017, arXiv 1612.03928, in the form of its official code.
+
+    >>> left, right = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
+    >>> kdlab.losses.attention_transfer(left, 7 * left)  # how strong a map is does not matter
+    tensor(0.)
+    >>> kdlab.losses.attention_transfer(left, right, form="sum")
+    tensor(2.)
     """
     student_map, teacher_map = align(student_map, teacher_map)
     student = attention_map(student_map, exponent, channels)
@@ -118,7 +153,16 @@ def nst(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     f_c = vec(map_c) / ||.||_2, k(a, b) = (a'b)^2, value = mean k(f_t, f_t) + mean k(f_s, f_s)
     - 2 mean k(f_s, f_t) over B and all channel pairs. Channels and sizes may differ.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one batch.
+
     Source: Huang, Wang, 2017, arXiv 1707.01219.
+
+    >>> left, right = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
+    >>> kdlab.losses.nst(left, right)  # 1 + 1 - 2 * 0
+    tensor(2.)
+    >>> kdlab.losses.nst(left, -3 * left)  # neither size nor sign of a channel counts
+    tensor(0.)
     """
     student_map, teacher_map = align(student_map, teacher_map)
     student, teacher = unit(student_map.flatten(2), dim=2), unit(teacher_map.flatten(2), dim=2)
@@ -141,7 +185,14 @@ def vid(student_map: Tensor, teacher_map: Tensor, variance: Tensor) -> Tensor:
         teacher_map: F_t of the same shape.
         variance: s (c,), positive.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one shape.
+
     Source: Ahn et al., CVPR 2019, arXiv 1904.05835, in the form of RepDistiller.
+
+    >>> student, teacher = torch.zeros(1, 1, 2, 2), 2 * torch.ones(1, 1, 2, 2)
+    >>> kdlab.losses.vid(student, teacher, variance=torch.ones(1))  # 2^2 / 2
+    tensor(2.)
     """
     check_maps(student_map, teacher_map, channels=True, size=True)
     s = variance[:, None, None]
@@ -160,7 +211,16 @@ def ofd(student_map: Tensor, teacher_map: Tensor, margin: Tensor) -> Tensor:
         teacher_map: F_t of the same shape, before the activation.
         margin: (c,), of each channel, not above 0; see `expected_negative`.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one shape.
+
     Source: Heo et al., ICCV 2019, arXiv 1904.01866, in the form of its official code.
+
+    >>> one = torch.ones(1, 1, 1, 1)
+    >>> kdlab.losses.ofd(0 * one, 2 * one, margin=torch.tensor([-0.5]))  # 2^2 / 1000
+    tensor(0.0040)
+    >>> kdlab.losses.ofd(-3 * one, -1 * one, margin=torch.tensor([-0.5]))  # cut off by both
+    tensor(0.)
     """
     check_maps(student_map, teacher_map, channels=True, size=True)
     target = torch.maximum(teacher_map, margin[:, None, None])
@@ -176,6 +236,9 @@ def expected_negative(mean: Tensor, deviation: Tensor) -> Tensor:
     All of one shape. A channel of scale 0 gives its mean if that is negative, else 0.
 
     Source: Heo et al., ICCV 2019, in the form of the official code.
+
+    >>> kdlab.losses.expected_negative(torch.zeros(1), torch.ones(1))  # half a bell: -sqrt(2 / pi)
+    tensor([-0.7979])
     """
     s = deviation.abs()
     ratio = mean / s.clamp_min(torch.finfo(s.dtype).tiny)
@@ -191,7 +254,13 @@ def hcl(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     Full size and average pools to l x l for l in (4, 2, 1), l < h, weighted 1, 1/2, 1/4, 1/8 in the
     order of the levels used, divided by the sum of those weights. Equal shapes. Symmetric.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one shape.
+
     Source: Chen, Liu, Zhao, Jia, CVPR 2021, arXiv 2104.09044.
+
+    >>> kdlab.losses.hcl(torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8))  # an error of 1 at every level
+    tensor(1.)
     """
     check_maps(student_map, teacher_map, channels=True, size=True)
     total = F.mse_loss(student_map, teacher_map)
@@ -211,7 +280,17 @@ def ickd(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
     Equal channels; sizes may differ, since G is c x c.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one batch with equal channels.
+
     Source: Liu et al., ICCV 2021, arXiv 2202.03680.
+
+    >>> same = torch.tensor([[[[1.0, 0.0]], [[1.0, 0.0]]]])  # two channels that agree
+    >>> unlike = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
+    >>> kdlab.losses.ickd(unlike, 5 * unlike)  # how strong a map is does not matter
+    tensor(0.)
+    >>> kdlab.losses.ickd(unlike, same)  # (1 - 0.7071)^2 + 0.7071^2
+    tensor(0.5858)
     """
     check_maps(student_map, teacher_map, channels=True)
 
@@ -229,7 +308,14 @@ def cwd(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> T
 
     Each channel is a distribution over the h*w places. Equal shapes.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one shape, or a temperature that is not positive.
+
     Source: Shu et al., ICCV 2021, arXiv 2011.13256.
+
+    >>> teacher = torch.tensor([[[[3.0, 1.0]]]]).log()  # one channel, 3/4 of it on the left
+    >>> kdlab.losses.cwd(torch.zeros(1, 1, 1, 2), teacher, temperature=1)  # 3/4 log(3/2) + 1/4 log(1/2)
+    tensor(0.1308)
     """
     check_maps(student_map, teacher_map, channels=True, size=True)
     check_temperature(temperature)
@@ -242,7 +328,13 @@ def cwd(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> T
 def channel_mse(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """Channel distillation for one pair: mean over B, c of (GAP(F_s) - GAP(F_t))^2; sizes may differ.
 
+    Raises:
+        ValueError: not two (B, c, h, w) maps of one batch with equal channels.
+
     Source: Zhou, Zhuge, Guan, Liu, 2020, arXiv 2006.01683.
+
+    >>> kdlab.losses.channel_mse(torch.zeros(1, 2, 4, 4), 3 * torch.ones(1, 2, 2, 2))
+    tensor(9.)
     """
     check_maps(student_map, teacher_map, channels=True)
     return F.mse_loss(gap(student_map), gap(teacher_map))

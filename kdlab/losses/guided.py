@@ -16,7 +16,16 @@ def guided_kd(
 
     0, without gradient, where it gets none right.
 
+    Raises:
+        ValueError: unequal shapes, or a temperature that is not positive.
+
     Source: Zhou, Zhuge, Guan, Liu, 2020, arXiv 2006.01683.
+
+    >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+    >>> kdlab.losses.guided_kd(student, teacher, torch.tensor([0]))  # as KD at temperature 1
+    tensor(0.1308)
+    >>> kdlab.losses.guided_kd(student, teacher, torch.tensor([1]))  # the teacher is wrong
+    tensor(0.)
     """
     check_logits(student_logits, teacher_logits, target)
     right = teacher_logits.argmax(1) == target

@@ -51,6 +51,12 @@ def hybrid_target(
 
     Raises:
         ValueError: unequal shapes, one class, a temperature that is not positive, an unknown fusion.
+
+    >>> sure, unsure = torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)
+    >>> kdlab.losses.hybrid_target(unsure, sure, torch.tensor([0]), temperature=1)  # a teacher that is surer
+    tensor(0.1308)
+    >>> kdlab.losses.hybrid_target(sure, unsure, torch.tensor([0]), temperature=1)  # nothing to learn from it
+    tensor(0.)
     """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)
@@ -95,7 +101,14 @@ def _fused(
 def surer_teacher(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float = 4.0
 ) -> Tensor:
-    """(B,) bool: where p_t^T > p_t^S, which is where the "max" fusion moves the student."""
+    """(B,) bool: where p_t^T > p_t^S, which is where the "max" fusion moves the student.
+
+    Logits (B, C), C >= 2; `target` (B,) int64.
+
+    >>> student, teacher = torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> kdlab.losses.surer_teacher(student, teacher, torch.tensor([0, 0]))
+    tensor([ True, False])
+    """
     teacher = _margin(teacher_logits, target, temperature)
     return teacher > _margin(student_logits, target, temperature)
 
@@ -110,6 +123,12 @@ def gated_nckd(
 
     Raises:
         ValueError: unequal shapes, one class, or a temperature that is not positive.
+
+    >>> teacher, target = torch.tensor([[9.0, 3.0, 1.0]]).log(), torch.tensor([0])
+    >>> kdlab.losses.gated_nckd(torch.tensor([[1.0, 0.0, 0.0]]), teacher, target, temperature=1)  # right
+    tensor(0.)
+    >>> kdlab.losses.gated_nckd(torch.tensor([[-1.0, 0.0, 0.0]]), teacher, target, temperature=1)  # wrong
+    tensor(0.1308)
     """
     check_logits(student_logits, teacher_logits, target, classes=2)
     check_temperature(temperature)

@@ -17,7 +17,11 @@ from kdlab.losses._inputs import check_logits, check_temperature, full_precision
 
 @full_precision
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Hard-label cross-entropy, mean over the batch. `logits`: (B, C); `target`: (B,) int64."""
+    """Hard-label cross-entropy, mean over the batch. `logits`: (B, C); `target`: (B,) int64.
+
+    >>> kdlab.losses.cross_entropy(torch.zeros(1, 2), torch.tensor([0]))  # two classes, no idea: log 2
+    tensor(0.6931)
+    """
     return F.cross_entropy(logits, target)
 
 
@@ -29,6 +33,10 @@ def kd_per_sample(
 
     Raises:
         ValueError: unequal shapes, or a temperature that is not positive.
+
+    >>> teacher = torch.tensor([[3.0, 1.0], [1.0, 1.0]]).log()
+    >>> kdlab.losses.kd_per_sample(torch.zeros(2, 2), teacher, temperature=1)  # they agree on the second
+    tensor([0.1308, 0.0000])
     """
     check_logits(student_logits, teacher_logits)
     check_temperature(temperature)
@@ -57,6 +65,13 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tens
         ValueError: unequal shapes, or a temperature that is not positive.
 
     Source: Hinton, Vinyals, Dean, 2015, arXiv 1503.02531.
+
+    >>> teacher = torch.tensor([[3.0, 1.0]]).log()  # probabilities 3/4 and 1/4
+    >>> student = torch.zeros(1, 2)  # 1/2 and 1/2
+    >>> kdlab.losses.kd(student, teacher, temperature=1)  # 3/4 log(3/2) + 1/4 log(1/2)
+    tensor(0.1308)
+    >>> kdlab.losses.kd(teacher, teacher)
+    tensor(0.)
     """
     return kd_per_sample(student_logits, teacher_logits, temperature).mean()
 
@@ -76,7 +91,19 @@ def dist(
     over the batch), rho = Pearson correlation. A constant column, and so a batch of one, has
     rho = 0: its intra term is 1 and gives no gradient. Depends on the batch size.
 
+    Returns:
+        scalar in 0..2 tau^2 (beta + gamma).
+
+    Raises:
+        ValueError: unequal shapes, or a temperature that is not positive.
+
     Source: Huang, You, Wang, Qian, Xu, NeurIPS 2022, arXiv 2205.10536.
+
+    >>> z = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    >>> kdlab.losses.dist(z, z) < 1e-6  # fully correlated
+    tensor(True)
+    >>> round(kdlab.losses.dist(z, -z).item(), 4)  # the opposite: 2 between classes, 2 within them
+    4.0
     """
     inter = dist_inter(student_logits, teacher_logits, temperature)
     return beta * inter + gamma * dist_intra(student_logits, teacher_logits, temperature)
@@ -84,13 +111,28 @@ def dist(
 
 @full_precision
 def dist_inter(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """DIST's relations between classes: tau^2 (1 - mean over samples of rho(P_s[n], P_t[n]))."""
+    """DIST's relations between classes: tau^2 (1 - mean over samples of rho(P_s[n], P_t[n])).
+
+    >>> z = torch.tensor([[2.0, 1.0, 0.0]])
+    >>> kdlab.losses.dist_inter(z, z + 5) < 1e-6  # equal probabilities
+    tensor(True)
+    >>> round(kdlab.losses.dist_inter(-z[:, :2], z[:, :2]).item(), 4)  # rho = -1
+    2.0
+    """
     return _uncorrelated(student_logits, teacher_logits, temperature, dim=1)
 
 
 @full_precision
 def dist_intra(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """DIST's relations within a class: tau^2 (1 - mean over classes of rho(P_s[:, c], P_t[:, c]))."""
+    """DIST's relations within a class: tau^2 (1 - mean over classes of rho(P_s[:, c], P_t[:, c])).
+
+    >>> teacher = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    >>> student = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> kdlab.losses.dist_intra(student, teacher) < 1e-6  # the same sample is more of class 0
+    tensor(True)
+    >>> round(kdlab.losses.dist_intra(student.flip(0), teacher).item(), 4)  # the other one: rho = -1
+    2.0
+    """
     return _uncorrelated(student_logits, teacher_logits, temperature, dim=0)
 
 
@@ -120,7 +162,16 @@ def ttm(student_logits: Tensor, teacher_logits: Tensor, gamma: float = 0.1) -> T
 
     Only the teacher is softened (gamma = 1/tau). No tau^2 factor, therefore large weights (45).
 
+    Raises:
+        ValueError: unequal shapes.
+
     Source: Zheng, Yang, ICLR 2024, arXiv 2402.11148.
+
+    >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+    >>> kdlab.losses.ttm(student, teacher, gamma=1)  # nothing softened: KD at temperature 1
+    tensor(0.1308)
+    >>> kdlab.losses.ttm(student, teacher, gamma=0)  # a uniform teacher, like this student
+    tensor(0.)
     """
     return _transformed_matching(student_logits, teacher_logits, gamma).mean()
 
@@ -131,7 +182,14 @@ def wttm(student_logits: Tensor, teacher_logits: Tensor, gamma: float = 0.1) -> 
 
     U grows with the smoothness of the teacher's output: a sample the teacher is unsure of counts more.
 
+    Raises:
+        ValueError: unequal shapes.
+
     Source: Zheng, Yang, ICLR 2024, arXiv 2402.11148.
+
+    >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+    >>> kdlab.losses.wttm(student, teacher, gamma=1)  # U = 3/4 + 1/4, so that it is TTM
+    tensor(0.1308)
     """
     power_sum = (gamma * F.log_softmax(teacher_logits, dim=1)).logsumexp(1).exp()
     return (power_sum * _transformed_matching(student_logits, teacher_logits, gamma)).mean()
@@ -155,6 +213,10 @@ def standardize_logits(logits: Tensor, eps: float = 1e-7) -> Tensor:
         ValueError: fewer than two classes.
 
     Source: Sun, Ren, Li, Wang, Cao, CVPR 2024, arXiv 2403.01427.
+
+    >>> kdlab.losses.standardize_logits(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]]))
+    tensor([[-1.0000,  0.0000,  1.0000],
+            [-1.0000,  0.0000,  1.0000]])
     """
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"logits must be (batch, classes >= 2), not {tuple(logits.shape)}.")

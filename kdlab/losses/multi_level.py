@@ -21,7 +21,17 @@ from kdlab.losses.logits import kd_per_sample
 def instance_alignment(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, samples: Tensor | None = None
 ) -> Tensor:
-    """(tau^2 / B) sum over the `samples` of KL(P_t || P_s). `samples`: (B,) bool; all if None."""
+    """(tau^2 / B) sum over the `samples` of KL(P_t || P_s). `samples`: (B,) bool; all if None.
+
+    Raises:
+        ValueError: unequal shapes, or a temperature that is not positive.
+
+    >>> student, teacher = torch.zeros(2, 2), torch.tensor([[3.0, 1.0], [3.0, 1.0]]).log()
+    >>> kdlab.losses.instance_alignment(student, teacher, temperature=1)  # KD
+    tensor(0.1308)
+    >>> kdlab.losses.instance_alignment(student, teacher, 1, samples=torch.tensor([True, False]))  # half
+    tensor(0.0654)
+    """
     values = kd_per_sample(student_logits, teacher_logits, temperature)
     return (values if samples is None else values * samples).mean()
 
@@ -30,7 +40,17 @@ def instance_alignment(
 def batch_alignment(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, samples: Tensor | None = None
 ) -> Tensor:
-    """||P_t P_t' - P_s P_s'||_F^2 / B over the rows of `samples` ((B,) bool; all if None). No tau^2."""
+    """||P_t P_t' - P_s P_s'||_F^2 / B over the rows of `samples` ((B,) bool; all if None). No tau^2.
+
+    Logits (B, C).
+
+    Raises:
+        ValueError: unequal shapes, or a temperature that is not positive.
+
+    >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+    >>> kdlab.losses.batch_alignment(student, teacher, temperature=1)  # (10/16 - 8/16)^2
+    tensor(0.0156)
+    """
     student, teacher = _probabilities(student_logits, teacher_logits, temperature)
     return _rows(teacher @ teacher.T - student @ student.T, samples)
 
@@ -39,7 +59,17 @@ def batch_alignment(
 def class_alignment(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, classes: Tensor | None = None
 ) -> Tensor:
-    """||P_t' P_t - P_s' P_s||_F^2 / C over the rows of `classes` ((C,) bool; all if None). No tau^2."""
+    """||P_t' P_t - P_s' P_s||_F^2 / C over the rows of `classes` ((C,) bool; all if None). No tau^2.
+
+    Logits (B, C).
+
+    Raises:
+        ValueError: unequal shapes, or a temperature that is not positive.
+
+    >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+    >>> kdlab.losses.class_alignment(student, teacher, temperature=1)  # (5^2 + 1 + 1 + 3^2) / 16^2 / 2
+    tensor(0.0703)
+    """
     student, teacher = _probabilities(student_logits, teacher_logits, temperature)
     return _rows(teacher.T @ teacher - student.T @ student, classes)
 
@@ -59,7 +89,13 @@ def _rows(difference: Tensor, rows: Tensor | None) -> Tensor:
 @full_precision
 @torch.no_grad()
 def unsure_samples(teacher_logits: Tensor) -> Tensor:
-    """(B,) bool: where the teacher's largest probability (tau 1) is at most the median of the batch."""
+    """(B,) bool: where the teacher's largest probability (tau 1) is at most the median of the batch.
+
+    Logits (B, C).
+
+    >>> kdlab.losses.unsure_samples(torch.tensor([[5.0, 0.0], [1.0, 0.0], [0.0, 0.5]]))
+    tensor([False,  True,  True])
+    """
     confidence = F.softmax(teacher_logits, dim=1).amax(1)
     return confidence <= confidence.median()
 
@@ -67,6 +103,12 @@ def unsure_samples(teacher_logits: Tensor) -> Tensor:
 @full_precision
 @torch.no_grad()
 def rare_classes(teacher_logits: Tensor) -> Tensor:
-    """(C,) bool: where the teacher's probability (tau 1), summed over the batch, is at most the median."""
+    """(C,) bool: where the teacher's probability (tau 1), summed over the batch, is at most the median.
+
+    Logits (B, C).
+
+    >>> kdlab.losses.rare_classes(torch.tensor([[5.0, 0.0, 1.0], [5.0, 0.0, 1.0]]))
+    tensor([False,  True,  True])
+    """
     share = F.softmax(teacher_logits, dim=1).sum(0)
     return share <= share.median()

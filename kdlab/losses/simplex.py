@@ -30,6 +30,11 @@ def min_norm_weights(gram: Tensor, cap: float = 1.0) -> Tensor:
 
     Raises:
         ValueError: no square matrix, too many vectors, or a cap below 1/M.
+
+    >>> kdlab.losses.min_norm_weights(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))  # the longer one counts less
+    tensor([0.7500, 0.2500])
+    >>> kdlab.losses.min_norm_weights(torch.tensor([[1.0, 0.0], [0.0, 3.0]]), cap=0.6)
+    tensor([0.6000, 0.4000])
     """
     count = len(gram)
     if gram.ndim != 2 or gram.shape[1] != count or not 1 <= count <= MOST:

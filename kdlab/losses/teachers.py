@@ -26,7 +26,16 @@ Aim = Literal["losses", "probabilities", "logits"]
 def kd_per_teacher(
     student_logits: Tensor, teacher_logits: Sequence[Tensor], temperature: float = 4.0
 ) -> Tensor:
-    """(M, B) kd_k(b): the divergence of each sample from each teacher."""
+    """(M, B) kd_k(b): the divergence of each sample from each teacher.
+
+    Raises:
+        ValueError: unequal shapes, no teacher, or a temperature that is not positive.
+
+    >>> student, teachers = torch.zeros(1, 2), [torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)]
+    >>> kdlab.losses.kd_per_teacher(student, teachers, temperature=1)  # the second one says the same
+    tensor([[0.1308],
+            [0.0000]])
+    """
     _check(student_logits, teacher_logits, None)
     return torch.stack([kd_per_sample(student_logits, t, temperature) for t in teacher_logits])
 
@@ -50,6 +59,12 @@ def average_teachers(
             gradient, a value that is lower by a constant); "logits": KD to the mean of the logits.
 
     Source: You, Xu, Xu, Tao, KDD 2017, doi 10.1145/3097983.3098135, in the form of the CA-MKD code.
+
+    >>> one, other = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 3.0]]).log()
+    >>> kdlab.losses.average_teachers(torch.zeros(1, 2), [one, other], temperature=1)
+    tensor(0.1308)
+    >>> kdlab.losses.average_teachers(torch.zeros(1, 2), [one, other], aim="logits")  # 1/2 each
+    tensor(0.)
     """
     _check(student_logits, teacher_logits, None)
     if aim == "losses":
@@ -73,6 +88,14 @@ def entropy_weights(teacher_logits: Sequence[Tensor], temperature: float = 1.0) 
     """(M, B) weights (1 - H_k / sum_j H_j) / (M - 1), which sum to 1: a sure teacher counts more.
 
     H_k is the entropy of softmax(z_k / temperature). Uniform for samples that all teachers are certain of.
+
+    Raises:
+        ValueError: unequal shapes, no teacher, or a temperature that is not positive.
+
+    >>> sure, unsure = torch.tensor([[50.0, 0.0]]), torch.zeros(1, 2)
+    >>> kdlab.losses.entropy_weights([sure, unsure])
+    tensor([[1.],
+            [0.]])
     """
     logits, count = _stack(teacher_logits), len(teacher_logits)
     check_temperature(temperature)
@@ -97,6 +120,10 @@ def entropy_weighted(
     """EBKD: KD losses weighed by `entropy_weights`. `target` is not used.
 
     Source: Kwon, Na, Lee, Kim, ICASSP 2020, in the form of the CA-MKD code.
+
+    >>> student, sure, unsure = torch.zeros(1, 2), torch.tensor([[50.0, 0.0]]), torch.zeros(1, 2)
+    >>> kdlab.losses.entropy_weighted(student, [sure, unsure], temperature=1)  # the sure one alone: log 2
+    tensor(0.6931)
     """
     divergences = kd_per_teacher(student_logits, teacher_logits, temperature)
     weights = entropy_weights(teacher_logits, entropy_temperature)
@@ -116,6 +143,11 @@ def confidence_weights(teacher_logits: Sequence[Tensor], target: Tensor) -> Tens
     """(M, B) weights (1 - softmax_k(l)) / (M - 1), l_k = CE(z_k, y), which sum to 1.
 
     A teacher that is right about a sample counts more for it. Gradient flows into logits that ask for it.
+
+    >>> right, wrong = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 3.0]]).log()
+    >>> kdlab.losses.confidence_weights([right, wrong], torch.tensor([0]))
+    tensor([[0.7500],
+            [0.2500]])
     """
     logits, count = _stack(teacher_logits), len(teacher_logits)
     check_logits(logits[0], logits[0], target)
@@ -136,6 +168,12 @@ def confidence_weighted(
     """CA-MKD's logit term: KD losses weighed by `confidence_weights`.
 
     Source: Zhang, Chen, Wang, ICASSP 2022, arXiv 2201.00007.
+
+    >>> right, wrong = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 3.0]]).log()
+    >>> kdlab.losses.confidence_weighted(right, [right, wrong], torch.tensor([0]), temperature=1)
+    tensor(0.1373)
+    >>> kdlab.losses.kd(right, wrong, temperature=1) / 4  # the wrong one has weight 1/4
+    tensor(0.1373)
     """
     divergences = kd_per_teacher(student_logits, teacher_logits, temperature)
     weights = confidence_weights(teacher_logits, target).detach()
@@ -162,6 +200,11 @@ def confidence_feature(
         target: (B,) labels.
 
     Source: Zhang, Chen, Wang, ICASSP 2022, arXiv 2201.00007.
+
+    >>> student, teachers = torch.zeros(1, 1, 2, 2), [torch.ones(1, 1, 2, 2), 2 * torch.ones(1, 1, 2, 2)]
+    >>> scores = [torch.zeros(1, 3), torch.zeros(1, 3)]  # nobody surer: weights of 1/2
+    >>> kdlab.losses.confidence_feature([student, student], teachers, scores, torch.tensor([0]))
+    tensor([0.5000, 2.0000])
     """
     if not len(student_maps) == len(teacher_maps) == len(scores):
         raise ValueError("there must be one student map, one teacher map and one set of scores per teacher.")
@@ -192,7 +235,16 @@ def gradient_weights(
         cap: C_max; 1/M gives equal weights, 1 or more the descent direction common to all teachers.
         normalise_gradients: see `shortest_mix`.
 
+    Raises:
+        ValueError: unequal shapes, no teacher, more than 8 teachers, or a cap below 1/M.
+
     Source: Du et al., NeurIPS 2020, and its official code.
+
+    >>> one, other = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    >>> kdlab.losses.gradient_weights(torch.zeros(1, 2), [one, other])  # opposite gradients cancel
+    tensor([0.5000, 0.5000])
+    >>> kdlab.losses.gradient_weights(torch.zeros(1, 2), [one, 2 * one])  # 0.6 is the most one may have
+    tensor([0.6000, 0.4000])
     """
     _check(student_logits, teacher_logits, None)
     student = F.softmax(student_logits / temperature, dim=1)
@@ -208,6 +260,12 @@ def shortest_mix(gradients: Tensor, cap: float = 0.6, normalise_gradients: bool 
     Args:
         normalise_gradients: average gradients of length 1; the weights are then divided by the lengths
             and made to sum to 1 again, so that they may exceed `cap`.
+
+    >>> gradients = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    >>> kdlab.losses.shortest_mix(gradients, cap=1)  # minimum of a^2 + 9 (1 - a)^2
+    tensor([0.9000, 0.1000])
+    >>> kdlab.losses.shortest_mix(gradients)
+    tensor([0.6000, 0.4000])
     """
     rows = gradients if gradients.device.type == "mps" else gradients.double()
     if not normalise_gradients:
@@ -229,6 +287,10 @@ def gradient_weighted_features(
         student_map: r (B, c, h, w), the student's map as regressed to the teachers' shape.
         teacher_maps: F_k of the same shape.
         cap, normalise_gradients: see `gradient_weights`.
+
+    >>> student, teacher = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    >>> kdlab.losses.gradient_weighted_features(student, [teacher, -teacher])  # 1/2 of an error of 1 each
+    tensor([0.5000, 0.5000])
     """
     for teacher in teacher_maps:
         check_maps(student_map, teacher, channels=True, size=True)
@@ -251,6 +313,12 @@ def corrected_kd(
 
     Args:
         scale: number, scalar tensor, (B, 1) by sample or (C,) by class.
+
+    >>> student = torch.tensor([[1.0, 0.0]])
+    >>> kdlab.losses.corrected_kd(student, 3 * student, scale=3)  # the student, three times as sure
+    tensor(0.)
+    >>> kdlab.losses.corrected_kd(student, 3 * student, scale=1) > 0
+    tensor(True)
     """
     return kd(scale * student_logits, teacher_logits, temperature)
 
