@@ -299,6 +299,7 @@ def test_cards_tell_what_is_declared(key: str) -> None:
     for name in method.presets:
         assert name in card
     assert max(map(len, card.splitlines())) <= 120
+    assert ">>>" not in card  # the terms are told, an example of them is not needed
 
 
 @pytest.mark.parametrize("key", INDEX)

@@ -50,6 +50,11 @@ class AEKD(WeighedTeachers):
         temperature: tau.
         ce, kd: weights.
         feature: weight of the feature variant; 0: there is no such term and no connector.
+
+    >>> kdlab.methods.AEKD()
+    AEKD[ce=1, kd=0.9]
+    >>> kdlab.methods.AEKD(feature=1)
+    AEKD[ce=1, kd=0.9, feature=1]
     """
 
     key = "aekd"

@@ -37,6 +37,11 @@ class AT(StageByStage):
         form: "mean" or "sum" over h, w.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.AT()
+    AT[ce=1, at=1000, kd=0]
+    >>> kdlab.methods.AT(weight=500) + kdlab.methods.KD()
+    AT + KD[ce=1, at=500, kd=0.9; left out: AT's kd=0, KD's ce=0.1]
     """
 
     key = "at"

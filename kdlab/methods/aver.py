@@ -33,6 +33,11 @@ class AverageTeachers(WeighedTeachers):
             of the teachers' softened probabilities, or of their logits).
         temperature: tau.
         ce, kd: weights.
+
+    >>> kdlab.methods.AverageTeachers()
+    AverageTeachers[ce=1, kd=1]
+    >>> kdlab.methods.AverageTeachers(aim="logits").params["aim"]
+    'logits'
     """
 
     key = "aver"

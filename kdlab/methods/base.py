@@ -37,7 +37,8 @@ class Method(nn.Module):
     """Base of all methods. Subclasses set the class attributes and implement `losses`.
 
     Constructor arguments are recorded in `params`, so that a method can be written to a record,
-    shown as code and made again; they must be plain values and have defaults.
+    shown as code and made again; they must be plain values and have defaults. A constructor refuses
+    values that cannot work with a `ConfigError`, and `build` networks that cannot.
 
     Class attributes:
         key: short name, as in `students={"KD": "kd"}`.
@@ -58,6 +59,14 @@ class Method(nn.Module):
         terms: name -> `Term`, in the order of the paper.
         details: name -> detached scalar: what the last values were made of ("at/stage2"), for panels.
         built: whether `build` has been called.
+
+    >>> method = kdlab.methods.KD()
+    >>> method.key, method.family, list(method.terms)
+    ('kd', 'logit', ['ce', 'kd'])
+    >>> method.params
+    {'temperature': 4.0, 'ce': 0.1, 'kd': 0.9, 'weight': None}
+    >>> kdlab.methods.make(method.config()).code() == method.code()
+    True
     """
 
     key: str = ""

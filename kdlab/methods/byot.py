@@ -47,6 +47,11 @@ class BYOT(Method):
         beta: weight of `hint`.
         temperature: tau.
         head: layers of the exits: "byot", or "mirror": a residual block for each remaining stage.
+
+    >>> kdlab.methods.BYOT()
+    BYOT[ce=0.9, exit_ce=0.9, exit_kd=0.1, hint=1e-06]
+    >>> kdlab.methods.BYOT().needs_teacher()
+    False
     """
 
     key = "byot"

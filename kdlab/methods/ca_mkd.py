@@ -46,6 +46,11 @@ class CAMKD(WeighedTeachers):
         detach_weights: let no gradient into v; False as released.
         temperature: tau.
         ce, kd, feature: weights.
+
+    >>> kdlab.methods.CAMKD()
+    CAMKD[ce=1, kd=1, feature=50 piecewise:1=0.0,2=1.0]
+    >>> kdlab.methods.CAMKD().active(epoch=1)
+    ['ce', 'kd']
     """
 
     key = "ca_mkd"

@@ -45,6 +45,14 @@ def describe(spec: str | Method | type[Method] | Mapping[str, Any]) -> Card:
 
     Raises:
         UnknownNameError: there is no such method.
+
+    >>> for line in kdlab.methods.describe("kd").splitlines()[:5]:
+    ...     print(line)
+    KD (kd)
+    =======
+    paper    Hinton, Vinyals, Dean, 2015, arXiv 1503.02531
+    family   logit
+    status   published (paper)
     """
     method = make(spec)
     if not isinstance(method, Combined):
@@ -70,7 +78,8 @@ def _entry(name: str, text: str) -> list[str]:
 
 
 def _document(method: Method) -> list[str]:
-    return (inspect.getdoc(type(method)) or "").splitlines()
+    """What the class says of itself, without its example: the card shows the terms."""
+    return (inspect.getdoc(type(method)) or "").partition("\n\n>>>")[0].splitlines()
 
 
 def _terms(method: Method) -> list[str]:

@@ -41,6 +41,11 @@ class CC(BatchRelation):
         teacher_stage: the teacher's stage; None: the same number.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.CC()
+    CC[ce=1, cc=0.02, kd=0]
+    >>> sorted(kdlab.methods.CC.trained)  # what is trained along with the student
+    ['embed_student', 'embed_teacher']
     """
 
     key = "cc"

@@ -40,6 +40,11 @@ class CE(Method):
     """Plain training with labels: L = CE(z_s, y). No teacher.
 
     Terms: ce 1.
+
+    >>> kdlab.methods.CE()
+    CE[ce=1]
+    >>> kdlab.methods.CE().needs_teacher()
+    False
     """
 
     key = "ce"
@@ -70,6 +75,11 @@ class KD(Method):
         ce: weight of the cross-entropy.
         kd: weight of the distillation term.
         weight: the same as `kd`; give one of the two.
+
+    >>> kdlab.methods.KD()
+    KD[ce=0.1, kd=0.9]
+    >>> kdlab.methods.KD(temperature=2, ce=1).code()
+    'kdlab.methods.KD(temperature=2, ce=1)'
     """
 
     key = "kd"

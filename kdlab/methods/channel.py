@@ -43,6 +43,12 @@ class ChannelDistillation(StageByStage):
         teacher_stages: the teacher's stages in the same order; None: the same numbers.
         ce, kd: weights of the cross-entropy and of an optional plain KD term.
         temperature: tau of the KD term; gkd has tau 1.
+
+    >>> kdlab.methods.ChannelDistillation()
+    ChannelDistillation[ce=1, channel=6 piecewise:60=0.9,160=0.81, gkd=0.1, kd=0]
+    >>> channel = kdlab.methods.ChannelDistillation().term("channel")
+    >>> [round(channel.factor(epoch), 2) for epoch in (59, 60, 160)]
+    [6.0, 5.4, 4.86]
     """
 
     key = "channel"

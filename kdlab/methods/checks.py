@@ -21,6 +21,11 @@ def require_teachers(method: Method, teachers: Sequence[NetSpec]) -> None:
 
     Raises:
         ConfigError: says how many are missing and how to give them.
+
+    >>> kdlab.methods.require_teachers(kdlab.methods.KD(), teachers=[])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    kdlab.errors.ConfigError: KD needs 1 teacher(s) and the study has 0; give Study(teacher=...) a name...
     """
     if method.needs_teacher() and len(teachers) < method.min_teachers:
         raise ConfigError(

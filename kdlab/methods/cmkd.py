@@ -85,6 +85,11 @@ class CMKD(Method):
             the same depth, through an output layer of their own; their stage logits stay as they are.
         pseudo_detach: cut the pseudo-teacher's gradient (ablation).
         warmup: epochs of a linear warm-up of all terms but `ce`; 0: none, as published.
+
+    >>> kdlab.methods.CMKD()
+    CMKD[ce=1, pseudo=1, stage_kd=0.5, kd=1, feature=15]
+    >>> kdlab.methods.CMKD(**kdlab.methods.CMKD.presets["wrn_40_2 -> wrn_16_2"])
+    CMKD[ce=1, pseudo=1, stage_kd=3, kd=1, feature=3]
     """
 
     key = "cmkd"

@@ -42,6 +42,12 @@ class Combined(Method):
 
     Raises:
         ConfigError: two parts replace the predictor, or want different second views.
+
+    >>> both = kdlab.methods.KD() + kdlab.methods.AT(weight=500)
+    >>> both
+    KD + AT[ce=0.1, kd=0.9, at=500; left out: AT's ce=1, AT's kd=0]
+    >>> both.key, [part.key for part in both.methods]
+    ('kd + at', ['kd', 'at'])
     """
 
     def __init__(self, parts: Sequence[Method | Mapping[str, Any] | str]) -> None:

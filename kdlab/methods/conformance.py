@@ -41,7 +41,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found: one line per property."""
+    """What `check` found: one line per property.
+
+    Attributes:
+        method: its title.
+        lines: one for each property: name, ok, what it asks, and a note on what went wrong.
+
+    >>> report = kdlab.methods.check("ce")
+    >>> report.ok, len(report.failures), report.lines[0].name
+    (True, 0, 'declaration')
+    """
 
     method: str
     lines: tuple[Line, ...]
@@ -87,6 +96,9 @@ def check(
 
     Returns:
         A `Report`: `.ok`, `.failures`, and one line per property when printed.
+
+    >>> print(str(kdlab.methods.check("kd")).splitlines()[0])
+    KD: 11 of 11 properties hold
     """
     try:
         made = make(method).fresh()

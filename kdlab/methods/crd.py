@@ -70,6 +70,11 @@ class CRD(Method):
         width: of the vectors v.
         ce, kd: weights of the cross-entropy and of a KD term; the authors use KD with weight 0 or 1.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.CRD()
+    CRD[ce=1, crd=0.8, kd=0]
+    >>> kdlab.methods.CRD(kd=1, pool="batch").active(epoch=1)
+    ['ce', 'crd', 'kd']
     """
 
     key = "crd"

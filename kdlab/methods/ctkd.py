@@ -47,6 +47,12 @@ class CTKD(Method):
             shape is ours.
         ce, kd: weights with the host "kd"; ImageNet 1 and 1.
         alpha, beta: weights with the host "dkd", where `ce` is 1 unless given.
+
+    >>> curriculum = kdlab.methods.CTKD()
+    >>> curriculum
+    CTKD[ce=0.1, kd=0.9]
+    >>> [round(curriculum.reversal(epoch), 3) for epoch in (1, 5, 10)]
+    [-0.024, -0.5, -1.0]
     """
 
     key = "ctkd"

@@ -36,6 +36,11 @@ class CWD(StageByStage):
         teacher_stages: the teacher's stages in the same order; None: the same numbers.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.CWD()
+    CWD[ce=1, cwd=3, kd=0]
+    >>> kdlab.methods.CWD().term("cwd").taps
+    ('student.stages[-1]', 'teacher.stages[-1]')
     """
 
     key = "cwd"

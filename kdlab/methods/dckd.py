@@ -69,6 +69,11 @@ class DCKD(Around):
             classifier on the projected student embedding, z^C = W_T r(f_S) + b_T.
         connector: r of that reading: "conv" (1x1 convolution and BN of the pooled feature) or "linear".
         warmup: epochs; 20, on ImageNet 1; 0: none.
+
+    >>> kdlab.methods.DCKD()
+    DCKD[ce=1, target=1 warmup:20, nontarget=0 warmup:20, feature=1 warmup:20]
+    >>> kdlab.methods.DCKD(feature_method=None, beta=8, warmup=0)  # logits alone
+    DCKD[ce=1, target=1, nontarget=8]
     """
 
     key = "dckd"

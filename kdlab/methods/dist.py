@@ -37,6 +37,11 @@ class DIST(Method):
         beta, gamma: weights of `inter` and `intra` within it.
         temperature: tau. CIFAR-100: 4 (the default); ImageNet: 1.
         ce: weight of the cross-entropy.
+
+    >>> kdlab.methods.DIST()
+    DIST[ce=1, inter=2, intra=2]
+    >>> kdlab.methods.DIST(weight=1, gamma=0)  # relations between classes alone
+    DIST[ce=1, inter=1, intra=0]
     """
 
     key = "dist"

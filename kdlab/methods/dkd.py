@@ -41,6 +41,11 @@ class DKD(Method):
         temperature: tau of both.
         ce: weight of the cross-entropy.
         warmup: epochs of the linear warm-up of both terms; 0: none.
+
+    >>> kdlab.methods.DKD()
+    DKD[ce=1, tckd=1 warmup:20, nckd=8 warmup:20]
+    >>> [round(kdlab.methods.DKD().term("nckd").factor(epoch), 1) for epoch in (1, 10, 20)]  # of 8
+    [0.4, 4.0, 8.0]
     """
 
     key = "dkd"

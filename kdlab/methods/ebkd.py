@@ -36,6 +36,11 @@ class EBKD(WeighedTeachers):
         as_released: use the weaker scale of the released code.
         temperature: tau.
         ce, kd: weights.
+
+    >>> kdlab.methods.EBKD()
+    EBKD[ce=1, kd=1]
+    >>> kdlab.methods.EBKD().term("kd").taps  # no labels
+    ('student.logits', 'teacher.logits')
     """
 
     key = "ebkd"

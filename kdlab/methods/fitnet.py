@@ -35,6 +35,12 @@ class FitNet(Method):
         init_epochs: length of a first phase with the hint alone; 0: joint training.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.FitNet()
+    FitNet[ce=1, hint=100, kd=0]
+    >>> two = kdlab.methods.FitNet(init_epochs=5)
+    >>> two.active(epoch=5), two.active(epoch=6)
+    (['hint'], ['ce'])
     """
 
     key = "fitnet"

@@ -73,6 +73,12 @@ class GPAC(Method):
         probe_pool: a map is averaged over this many places per side: 1, 2 or 4.
         probe_split: pictures that judge a probe: "held-out", or "train" (too optimistic).
         probe_every, top, selection_seed: see `selection`.
+
+    >>> kdlab.methods.GPAC()
+    GPAC[ce=1, kd=1, attention=1000 levels:1.0,0.5,0.1]
+    >>> beta = kdlab.methods.GPAC().term("attention").schedule.over(epochs=30)
+    >>> [1000 * beta.factor(epoch) for epoch in (10, 11, 21)]
+    [1000.0, 500.0, 100.0]
     """
 
     key = "gpac"

@@ -34,6 +34,11 @@ class ICKD(StageByStage):
         teacher_stages: the teacher's stages in the same order; None: the same numbers.
         ce, kd: weights of the cross-entropy and of a KD term; the authors use KD with weight 0 or 1.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.ICKD()
+    ICKD[ce=1, ickd=2.5, kd=0]
+    >>> kdlab.methods.ICKD(**kdlab.methods.ICKD.presets["with KD"])
+    ICKD[ce=1, ickd=2.5, kd=1]
     """
 
     key = "ickd"

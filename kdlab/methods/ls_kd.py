@@ -41,6 +41,11 @@ class LSKD(Around):
             published weights for z-scores; other hosts keep their own, which are made for raw logits.
         temperature, ce, kd: of the host "kd"; 2 (3 or 4 for some pairs), 0.1 and 9 (1 to 18, by pair)
             are published. Any other host is configured itself.
+
+    >>> kdlab.methods.LSKD()
+    LSKD[ce=0.1, kd=9]
+    >>> kdlab.methods.LSKD("dkd")
+    LSKD[ce=1, tckd=9 warmup:20, nckd=72 warmup:20]
     """
 
     key = "ls_kd"

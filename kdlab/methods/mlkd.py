@@ -54,6 +54,11 @@ class MLKD(Method):
         temperatures: the further ones.
         masks: "per_sample" (and class), "as_released", or "none".
         ce, instance, batch, classes: weights; ImageNet 0.5 each. `classes` is that of the term `class`.
+
+    >>> kdlab.methods.MLKD()
+    MLKD[ce=0.1, instance=0.9, batch=0.9, class=0.9]
+    >>> kdlab.methods.MLKD().second_view  # how the second picture is augmented
+    'strong'
     """
 
     key = "mlkd"

@@ -84,6 +84,11 @@ class MTKDSSR(Method):
         exit_epochs: length of the exits' training (A, B); None: 100 for 240 epochs of the students, in
             proportion for fewer.
         exit_lr: its learning rate, a tenth after 30, 60 and 90 %.
+
+    >>> kdlab.methods.MTKDSSR()
+    MTKDSSR[ce=1, scd=6, srd=1, crd_review=1 warmup:20, aux_ce=1]
+    >>> kdlab.methods.MTKDSSR(w_review=0).active(epoch=1)
+    ['ce', 'scd', 'srd', 'aux_ce']
     """
 
     key = "mtkd_ssr"

@@ -38,6 +38,11 @@ class NKD(Method):
         temperature: tau of `nontarget`.
         target: weight of `target`.
         ce: weight of the cross-entropy.
+
+    >>> kdlab.methods.NKD()
+    NKD[ce=1, target=1, nontarget=3.5]
+    >>> kdlab.methods.NKD.presets["ImageNet"]
+    {'gamma': 1.5, 'temperature': 1.0}
     """
 
     key = "nkd"

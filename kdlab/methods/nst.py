@@ -34,6 +34,11 @@ class NST(StageByStage):
         teacher_stages: the teacher's stages in the same order; None: the same numbers.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.NST()
+    NST[ce=1, nst=50, kd=0]
+    >>> kdlab.methods.NST(stages=[-1]).term("nst").taps  # the deepest stage alone
+    ('student.stages[-1]', 'teacher.stages[-1]')
     """
 
     key = "nst"

@@ -56,6 +56,11 @@ class OFD(StageByStage):
         teacher_stages: the teacher's stages in the same order; None: the same numbers.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.OFD()
+    OFD[ce=1, ofd=1, kd=0]
+    >>> kdlab.methods.OFD(maps="stages").term("ofd").taps  # published: preacts, before the activation
+    ('student.stages', 'teacher.stages')
     """
 
     key = "ofd"

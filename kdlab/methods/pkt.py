@@ -36,6 +36,11 @@ class PKT(BatchRelation):
         teacher_stage: the teacher's stage; None: the same number.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.PKT()
+    PKT[ce=1, pkt=30000, kd=0]
+    >>> kdlab.methods.PKT(weight=30000 / 64, form="rows")  # the same strength at 64 pictures a batch
+    PKT[ce=1, pkt=468.75, kd=0]
     """
 
     key = "pkt"

@@ -103,6 +103,11 @@ class ReviewKD(Method):
         teacher_maps: "preacts" as published, or "stages" (after the activation).
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.ReviewKD()
+    ReviewKD[ce=1, review=5 warmup:20, kd=0]
+    >>> kdlab.methods.ReviewKD.presets["resnet56 -> resnet20"]
+    {'weight': 0.6}
     """
 
     key = "reviewkd"

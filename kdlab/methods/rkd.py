@@ -36,6 +36,11 @@ class RKD(BatchRelation):
         teacher_stage: the teacher's stage; None: the same number.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.RKD()
+    RKD[ce=1, distance=25, angle=50, kd=0]
+    >>> kdlab.methods.RKD(angle=0).active(epoch=1)  # pairs alone
+    ['ce', 'distance']
     """
 
     key = "rkd"

@@ -15,7 +15,11 @@ from kdlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """A factor by which a term's weight is multiplied in each epoch; this one is always 1."""
+    """A factor by which a term's weight is multiplied in each epoch; this one is always 1.
+
+    >>> kdlab.methods.Schedule().factor(epoch=7)
+    1.0
+    """
 
     def factor(self, epoch: int) -> float:
         """The factor in `epoch` (from 1)."""
@@ -39,7 +43,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """Linear warm-up min(epoch / epochs, 1): the first epoch has factor 1/epochs."""
+    """Linear warm-up min(epoch / epochs, 1): the first epoch has factor 1/epochs.
+
+    Raises:
+        ConfigError: fewer than one epoch.
+
+    >>> rise = kdlab.methods.Warmup(4)
+    >>> [rise.factor(epoch) for epoch in (1, 2, 4, 5)]
+    [0.25, 0.5, 1.0, 1.0]
+    """
 
     epochs: int
 
@@ -55,7 +67,15 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class CosineDecay(Schedule):
-    """Half a cosine from 1 in the first epoch to 0 in epoch `epochs`, and 0 after it."""
+    """Half a cosine from 1 in the first epoch to 0 in epoch `epochs`, and 0 after it.
+
+    Raises:
+        ConfigError: fewer than one epoch.
+
+    >>> fall = kdlab.methods.CosineDecay(5)
+    >>> [round(fall.factor(epoch), 2) for epoch in (1, 3, 5, 6)]
+    [1.0, 0.5, 0.0, 0.0]
+    """
 
     epochs: int
 
@@ -74,7 +94,17 @@ class CosineDecay(Schedule):
 
 @dataclass(frozen=True)
 class Piecewise(Schedule):
-    """Factor 1 until the first of `steps`, then each step's factor *from* its epoch on."""
+    """Factor 1 until the first of `steps`, then each step's factor *from* its epoch on.
+
+    Raises:
+        ConfigError: no steps, an epoch below 1, or a factor that is not finite.
+
+    >>> steps = kdlab.methods.Piecewise(((3, 0.5), (5, 0.1)))
+    >>> [steps.factor(epoch) for epoch in (2, 3, 4, 5)]
+    [1.0, 0.5, 0.5, 0.1]
+    >>> str(steps)  # as it is written in records
+    'piecewise:3=0.5,5=0.1'
+    """
 
     steps: tuple[tuple[int, float], ...]
 
@@ -100,6 +130,13 @@ class Levels(Schedule):
 
     With three: the first for e <= E/3, the second for E/3 < e <= 2E/3, then the third. Before the length
     E of the training is known (see `over`), the first.
+
+    Raises:
+        ConfigError: no factors, or one that is not finite.
+
+    >>> thirds = kdlab.methods.Levels((1.0, 0.5, 0.1)).over(epochs=6)
+    >>> [thirds.factor(epoch) for epoch in range(1, 7)]
+    [1.0, 1.0, 0.5, 0.5, 0.1, 0.1]
     """
 
     factors: tuple[float, ...]
@@ -122,7 +159,15 @@ class Levels(Schedule):
 
 @dataclass(frozen=True)
 class Drops(Levels):
-    """Goes on to the next factor where the learning rate drops, instead of after equal parts."""
+    """Goes on to the next factor where the learning rate drops, instead of after equal parts.
+
+    Raises:
+        ConfigError: no factors, or one that is not finite; from `over`, fewer drops than it needs.
+
+    >>> drops = kdlab.methods.Drops((1.0, 0.5)).over(epochs=6, milestones=[4])
+    >>> [drops.factor(epoch) for epoch in range(1, 7)]
+    [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    """
 
     def over(self, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
         needed = len(self.factors) - 1
@@ -163,6 +208,11 @@ def parse_schedule(text: str | Schedule) -> Schedule:
     Raises:
         ConfigError: the text is none of these, or a `Schedule` of one's own whose text does not give it
             back (it could not be recorded).
+
+    >>> kdlab.methods.parse_schedule("warmup:20").factor(epoch=5)
+    0.25
+    >>> kdlab.methods.parse_schedule("piecewise:60=0.9,160=0.8").factor(epoch=100)
+    0.9
     """
     if isinstance(text, Schedule):
         if parse_schedule(str(text)) != text:

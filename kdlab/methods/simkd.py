@@ -72,6 +72,11 @@ class SimKD(Method):
             (ours), or the student's "own", as in the released code, which the predictor does not use.
         ce, kd: weights of optional terms.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.SimKD()
+    SimKD[ce=0, feature=1, kd=0]
+    >>> kdlab.methods.SimKD().overrides("predict")  # what is deployed is not the student's own head
+    True
     """
 
     key = "simkd"

@@ -62,6 +62,11 @@ class SKD(Around):
         host: "kd", or any method that compares logits, by name, mapping or as a `Method`.
         temperature, ce, kd: of the host "kd": T 4, 0.1, 0.9 (ImageNet: 1, 0.5, 0.5). Any other host is
             configured itself.
+
+    >>> kdlab.methods.SKD()
+    SKD[ce=0.1, kd=0.9, anchor=0]
+    >>> kdlab.methods.SKD(host="dkd", simplifier=False)  # softening alone
+    SKD[ce=1, tckd=1 warmup:20, nckd=8 warmup:20]
     """
 
     key = "skd"

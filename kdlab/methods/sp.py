@@ -32,6 +32,11 @@ class SP(BatchRelation):
         normalise: "rows" of G as published, or the whole "matrix".
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.SP()
+    SP[ce=1, sp=3000, kd=0]
+    >>> kdlab.methods.SP(stage=None).term("sp").taps
+    ('student.embedding', 'teacher.embedding')
     """
 
     key = "sp"

@@ -37,6 +37,11 @@ class SRRL(Method):
         sr_form: "mse" as published, or "kl": KL at `temperature` in place of the squared difference.
         connector: "map" (before pooling, as published) or "pooled" (after it: the re-implementation in
             SimKD's code, to which that paper's SRRL numbers belong).
+
+    >>> kdlab.methods.SRRL()
+    SRRL[ce=1, fm=1, sr=1, kd=0]
+    >>> kdlab.methods.SRRL().term("sr").taps
+    ('student.final', 'teacher.classifier', 'teacher.logits')
     """
 
     key = "srrl"

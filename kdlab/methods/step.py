@@ -26,6 +26,12 @@ class Step:
         second: the same pictures under another augmentation, for methods that ask for it
             (`Method.second_view`); None otherwise.
         images: (B, C, H, W) the pictures themselves, for methods that have a network of their own.
+
+    >>> student, teacher = kdlab.models.build("resnet8", 10), kdlab.models.build("resnet14", 10)
+    >>> x, y = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    >>> step = kdlab.methods.Step(student.features(x), y, (teacher.features(x).detach(),))
+    >>> sorted(kdlab.methods.KD().losses(step, active=["ce", "kd"]))
+    ['ce', 'kd']
     """
 
     student: Features
@@ -58,6 +64,13 @@ class DataFacts:
         num_classes: K.
         steps_per_epoch, epochs: of the training.
         milestones: epochs after which the learning rate drops by a step.
+
+    >>> labels = torch.tensor([0, 1, -1, 1])  # picture 2 is kept for validation
+    >>> facts = kdlab.methods.DataFacts(4, labels, num_classes=2, steps_per_epoch=1, epochs=30)
+    >>> method = kdlab.methods.GPAC()
+    >>> method.attach(facts)
+    >>> method.term("attention").factor(epoch=11)  # 1000 times the second level of three
+    500.0
     """
 
     size: int
@@ -69,7 +82,14 @@ class DataFacts:
 
 
 class Preparation(Protocol):
-    """What `Method.prepare` may use: the frozen teachers and the data, before the first step."""
+    """What `Method.prepare` may use: the frozen teachers and the data, before the first step.
+
+    >>> class Counted(kdlab.methods.KD):
+    ...     def prepare(self, preparation):  # called once, before the first step
+    ...         self.held_out = sum(len(labels) for _, labels, _ in preparation.batches("val"))
+    >>> Counted().overrides("prepare")
+    True
+    """
 
     teachers: Sequence[StagedNet]
     device: torch.device

@@ -28,6 +28,13 @@ class Term:
         enabled: the switch.
         optional: an addition that a method offers at weight 0. In a sum of methods it gives way to
             another operand's term of the same name.
+
+    >>> term = kdlab.methods.Term("kd", 0.9, ("student.logits", "teacher.logits"), schedule="warmup:10")
+    >>> print(term, term.factor(epoch=5), term.needs_teacher)
+    kd=0.9 warmup:10 0.45 True
+    >>> term.set(enabled=False)
+    >>> term.factor(epoch=5)
+    0.0
     """
 
     name: str

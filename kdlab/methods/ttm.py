@@ -34,6 +34,11 @@ class TTM(Method):
         weight: of `ttm`. 45 in the published command for CIFAR-100; 4 together with CRD.
         gamma: the exponent; 0.1, or 0.2 together with CRD.
         ce: weight of the cross-entropy.
+
+    >>> kdlab.methods.TTM()
+    TTM[ce=1, ttm=45]
+    >>> kdlab.methods.TTM(weight=4, gamma=0.2) + kdlab.methods.CRD()
+    TTM + CRD (contrastive)[ce=1, ttm=4, crd=0.8, kd=0; left out: CRD (contrastive)'s ce=1]
     """
 
     key = "ttm"
@@ -80,6 +85,13 @@ class WTTM(TTM):
         weight: of `wttm`; 45, or 4 together with CRD.
         gamma: the exponent; 0.1, or 0.2 together with CRD.
         ce: weight of the cross-entropy.
+
+    >>> kdlab.methods.WTTM()
+    WTTM[ce=1, wttm=45]
+    >>> uniform, student = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    >>> plain = kdlab.methods.TTM.compare(student, uniform)
+    >>> kdlab.methods.WTTM.compare(student, uniform) / plain  # U = 2^0.9
+    tensor(1.8661)
     """
 
     key = "wttm"

@@ -58,6 +58,11 @@ class VID(StageByStage):
         variance: every s_c at the start.
         ce, kd: weights of the cross-entropy and of an optional KD term.
         temperature: tau of the KD term.
+
+    >>> kdlab.methods.VID()
+    VID[ce=1, vid=1, kd=0]
+    >>> sorted(kdlab.methods.VID.trained)  # what is trained along with the student
+    ['means', 'spreads']
     """
 
     key = "vid"
