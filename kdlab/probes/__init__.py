@@ -32,6 +32,7 @@ from kdlab.probes.logit_history import LogitHistory, logit_history
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
 from kdlab.probes.moments import until
 from kdlab.probes.neighbours import Neighbours, neighbours
+from kdlab.probes.predictors import predictor_curves
 from kdlab.probes.progress import Cancelled, watched
 from kdlab.probes.published import BesidePublished, beside_published
 from kdlab.probes.pull import Pull, pull
@@ -102,6 +103,7 @@ __all__ = [
     "measure",
     "metrics",
     "neighbours",
+    "predictor_curves",
     "pull",
     "pull_arrows",
     "similarity",
