@@ -108,6 +108,13 @@ def test_validation_share(digits: kd.ImageData) -> None:
             kd.load("digits", val_fraction=bad)
 
 
+def test_a_probe_set_needs_validation_pictures(digits: kd.ImageData) -> None:
+    with pytest.raises(ConfigError, match="no validation pictures.*larger val_fraction"):
+        kd.choose_probe_set(kd.load("digits", val_fraction=0))
+    with pytest.raises(ConfigError, match="at least 8"):
+        kd.choose_probe_set(digits, size=6)
+
+
 def test_labels_per_class(digits: kd.ImageData) -> None:
     five, ten = (kd.load("digits", labels_per_class=n) for n in (5, 10))
     assert torch.bincount(five.train.labels).tolist() == [5] * 10
@@ -188,6 +195,15 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(np, "savez", full_disk)
     with pytest.raises(DataError, match=r"mine\.npz cannot be written \(No space left"):
         kd.write_npz(tmp_path / "mine.npz", arrays())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_can_be_read_again_is_written(tmp_path: Path) -> None:
+    given = arrays()
+    for key in ("x_test", "y_test"):
+        del given[key]
+    with pytest.raises(DataError, match="lacks x_test, y_test"):
+        kd.write_npz(tmp_path / "mine.npz", given)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,16 @@ from kdlab.errors import ConfigError, unknown_name
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """What an augmentation must offer; it keeps no state between calls."""
+    """What an augmentation must offer; it keeps no state between calls.
+
+    >>> class Invert:
+    ...     def draw(self, n, generator):
+    ...         return torch.randint(0, 2, (n, 1), generator=generator)
+    ...     def apply(self, images, params):
+    ...         return torch.where(params.view(-1, 1, 1, 1).bool(), 255 - images, images)
+    >>> isinstance(Invert(), kdlab.data.augment.Augmentation)
+    True
+    """
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, k) integers that say what happens to each of n samples, from `generator` (CPU) alone."""
@@ -33,12 +42,20 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """Leaves the images as they are."""
+    """Leaves the images as they are.
+
+    >>> picture = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    >>> nothing = kdlab.data.augment.Identity()
+    >>> nothing.apply(picture, nothing.draw(1, generator)) is picture
+    True
+    """
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """(n, 0): there is nothing to draw."""
         return torch.empty((n, 0), dtype=torch.int64)
 
     def apply(self, images: Tensor, params: Tensor) -> Tensor:
+        """The images themselves."""
         return images
 
 
@@ -53,6 +70,15 @@ class PadCrop:
         pad: pixels on each side.
         flip: whether to mirror.
         reflect: fill the border with the mirrored picture instead of black.
+
+    >>> picture = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).view(1, 1, 2, 2)
+    >>> crop = kdlab.data.augment.PadCrop(1, flip=True)
+    >>> crop.apply(picture, torch.tensor([[0, 1, 0]]))[0, 0]  # one row up, black above
+    tensor([[0, 0],
+            [1, 2]], dtype=torch.uint8)
+    >>> crop.apply(picture, torch.tensor([[1, 1, 1]]))[0, 0]  # in place, mirrored
+    tensor([[2, 1],
+            [4, 3]], dtype=torch.uint8)
     """
 
     pad: int
@@ -68,6 +94,11 @@ class PadCrop:
         return params
 
     def apply(self, images: Tensor, params: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 and their rows of `draw` -> the windows, (B, C, H, W) uint8.
+
+        Raises:
+            ConfigError: pictures that are too small to be reflected.
+        """
         count, _, height, width = images.shape
         if self.reflect and self.pad >= min(height, width):
             raise ConfigError(
@@ -103,6 +134,18 @@ class ResizedCrop:
         scale: least and greatest share of the area.
         ratio: least and greatest width-to-height ratio of the window.
         flip: whether to mirror.
+
+    Raises:
+        ConfigError: numbers that are no ascending shares or ratios.
+
+    >>> zoom = kdlab.data.augment.ResizedCrop(scale=(0.25, 0.5))
+    >>> pictures = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    >>> params = zoom.draw(4, generator)
+    >>> zoom.apply(pictures, params).shape
+    torch.Size([4, 3, 16, 16])
+    >>> area = zoom.windows(params, 16, 16)[:, 2:].prod(1) / 16**2
+    >>> bool(((area > 0.2) & (area < 0.55)).all())
+    True
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -147,6 +190,7 @@ class ResizedCrop:
         return torch.stack((top, left, tall, wide), dim=1)
 
     def apply(self, images: Tensor, params: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 and their rows of `draw` -> the resized windows, (B, C, H, W) uint8."""
         height, width = images.shape[2:]
         top, left, tall, wide = self.windows(params, height, width).unbind(dim=1)
         mirrored = params[:, -1] == 1
@@ -203,6 +247,10 @@ def get(name: str | Augmentation) -> Augmentation:
 
     Raises:
         UnknownNameError: lists the known names.
+        ConfigError: neither a name nor an augmentation.
+
+    >>> kdlab.data.augment.get("crop_flip")
+    PadCrop(pad=4, flip=True, reflect=False)
     """
     if isinstance(name, str):
         if name not in _REGISTRY:
@@ -216,7 +264,11 @@ def get(name: str | Augmentation) -> Augmentation:
 
 
 def names() -> list[str]:
-    """All known names, built in and registered."""
+    """All known names, built in and registered.
+
+    >>> kdlab.data.augment.names()[:5]
+    ['none', 'shift', 'crop', 'flip', 'crop_flip']
+    """
     return list(_REGISTRY)
 
 
@@ -225,6 +277,10 @@ def register(name: str, augmentation: Augmentation) -> None:
 
     Raises:
         ConfigError: the name is taken by another one, or the object lacks `draw` or `apply`.
+
+    >>> kdlab.data.augment.register("crop_2", kdlab.data.augment.PadCrop(2))
+    >>> "crop_2" in kdlab.data.augment.names()
+    True
     """
     checked = get(augmentation) if not isinstance(augmentation, str) else None
     if checked is None:

@@ -55,6 +55,13 @@ def load(
         UnknownNameError: no such set.
         ConfigError: an impossible share, count or limit.
         DataError: a set that is missing or damaged; says which file, and what to do.
+
+    >>> data = kdlab.data.load("digits", labels_per_class=5)
+    >>> len(data.train.labels), len(data.val.labels), len(data.test.labels)
+    (50, 269, 450)
+    >>> pictures, labels = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 4
+    >>> kdlab.data.load((pictures, labels)).input_shape
+    (3, 8, 8)
     """
     if isinstance(data, ImageData):
         if val_fraction is not None:
@@ -68,12 +75,21 @@ def load(
 
 
 def names() -> list[str]:
-    """The names of the known sets; the first works offline at once."""
+    """The names of the known sets; the first works offline at once.
+
+    >>> kdlab.data.names()[:3]
+    ['digits', 'shapes', 'cifar10']
+    """
     return list(ENTRIES)
 
 
 def table(root: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
-    """A row per known set: name, title, train, test, size, classes, present, where, how (to get it)."""
+    """A row per known set: name, title, train, test, size, classes, present, where, how (to get it).
+
+    >>> row = kdlab.data.table()[0]
+    >>> row["name"], row["train"], row["test"], row["size"], row["how"]
+    ('digits', 1347, 450, '1x8x8', 'nothing to do')
+    """
     folder = data_root(root)
     rows = []
     for name, entry in ENTRIES.items():
@@ -113,6 +129,8 @@ def download(name: str, root: str | os.PathLike[str] | None = None) -> Path:
         UnknownNameError: no such set.
         ConfigError: an embedded set, which needs no download.
         DataError: no network, a folder that cannot be written to, or a damaged file that is in the way.
+
+    >>> kdlab.data.download("cifar10")  # it needs a network  # doctest: +SKIP
     """
     entry = _entry(name)
     if entry.embedded:
@@ -130,7 +148,11 @@ def download(name: str, root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the data sets: `root`, else the environment variable KDLAB_DATA, else `data`."""
+    """The folder of the data sets: `root`, else the environment variable KDLAB_DATA, else `data`.
+
+    >>> str(kdlab.data.data_root("sets"))
+    'sets'
+    """
     return Path(root or os.environ.get("KDLAB_DATA") or "data").expanduser()
 
 

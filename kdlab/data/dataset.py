@@ -27,6 +27,12 @@ class Split:
             validation images count in the original training part, test images in the test part
             (all of them in the whole set, where that comes in one piece, as `digits` does).
         factors: name -> (N,) int64 values of a known factor of variation (`shapes` has them).
+
+    >>> split = kdlab.data.load("digits").test
+    >>> split.images.shape, split.images.dtype
+    (torch.Size([450, 1, 8, 8]), torch.uint8)
+    >>> split.take([2, 0]).labels.tolist() == [split.labels[2], split.labels[0]]
+    True
     """
 
     images: Tensor
@@ -77,6 +83,13 @@ class ImageData:
         coarse_names, fine_to_coarse: names of super-classes, and the super-class of each class.
         factor_names: factor -> names of its values, for the factors of the splits.
         augment: name of the augmentation that suits these images (see `kdlab.data.augment`).
+
+    >>> data = kdlab.data.load("digits")
+    >>> print(data.describe())
+    digits: 1,078 train, 269 validation, 450 test images of 1x8x8; 10 classes, chance 10.2%
+    >>> back = data.denormalize(data.normalize(data.test.images[:5]))
+    >>> torch.equal(back, data.test.images[:5])
+    True
     """
 
     name: str
@@ -194,6 +207,10 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     The operations and their order are those of torchvision's ToTensor and Normalize, so the result
     equals theirs bit for bit.
+
+    >>> pictures = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    >>> kdlab.data.normalize(pictures, mean=[0.5], std=[0.25]).flatten()
+    tensor([-2.,  2.])
     """
     shift, scale = _constants(tuple(mean), tuple(std), images.device)
     return images.to(torch.float32, copy=True).div_(255).sub_(shift).div_(scale)

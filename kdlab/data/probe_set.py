@@ -25,6 +25,12 @@ class ProbeSet:
             False: from the test split, for evaluating them.
         attention_count: attention maps are kept for the first so many evaluation pictures.
         factors: name -> (n,) int64, where the data set knows what each picture was made of.
+
+    >>> probe = kdlab.data.choose_probe_set(kdlab.data.load("digits"), size=80, attention=4)
+    >>> len(probe.labels), int(probe.fit.sum()), probe.attention_positions
+    (80, 40, array([40, 41, 42, 43]))
+    >>> len(probe.evaluation_part(10).labels)
+    10
     """
 
     images: Tensor
@@ -59,10 +65,19 @@ def choose_probe_set(data: ImageData, size: int = 2000, attention: int = 16) -> 
         attention: attention maps are kept for so many evaluation pictures.
 
     Raises:
-        ConfigError: `size` is too small.
+        ConfigError: `size` is too small, or there are no validation pictures.
+
+    >>> probe = kdlab.data.choose_probe_set(kdlab.data.load("digits"), size=80)
+    >>> probe.labels[:12].tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     """
     if size < 8:
         raise ConfigError(f"probe_size must be at least 8, not {size}.")
+    if not len(data.val):
+        raise ConfigError(
+            f"{data.name} has no validation pictures, on which probes are fitted and the best epoch is "
+            "chosen; load it with a larger val_fraction."
+        )
     parts = [stratified(split, size // 2) for split in (data.val, data.test)]
     fit = np.repeat([True, False], [len(p) for p in parts])
     join = [torch.cat([getattr(p, key) for p in parts]).cpu() for key in ("images", "labels", "index")]

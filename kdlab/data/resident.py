@@ -27,6 +27,13 @@ class Batch:
         rows: (B,) int64 position of each image in the split.
         view: number of the fixed view that the images show; 0 where there are none.
         second: (B, C, H, W) the same pictures under another augmentation, or None.
+
+    >>> data = kdlab.data.load("digits")
+    >>> batch = next(kdlab.data.eval_batches(data.test, data.mean, data.std, batch_size=64))
+    >>> batch.images.shape, batch.labels.shape
+    (torch.Size([64, 1, 8, 8]), torch.Size([64]))
+    >>> batch.rows[:3]
+    tensor([0, 1, 2])
     """
 
     images: Tensor
@@ -73,8 +80,18 @@ class Batches:
         second: augmentation of the second view of each batch, by name or as an object; "" for none.
             A `Strong` one comes after that of the first view, drawn anew.
 
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+
     Raises:
         ConfigError: a batch size below 2, or one that leaves no batch at all; fewer than one view.
+
+    >>> data = kdlab.data.load("digits", labels_per_class=5)
+    >>> batches = kdlab.data.Batches(data.train, batch_size=32, seed=0, mean=data.mean, std=data.std)
+    >>> [len(batch.labels) for batch in batches.epoch(1)], batches.steps_per_epoch
+    ([32, 18], 2)
+    >>> torch.equal(next(batches.epoch(7)).images, next(batches.epoch(7)).images)  # whenever it is asked
+    True
     """
 
     def __init__(
@@ -215,7 +232,22 @@ def eval_batches(
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """All images of `split` once, in order, without augmentation; the last batch may be smaller."""
+    """All images of `split` once, in order, without augmentation; the last batch may be smaller.
+
+    Args:
+        split: the images.
+        mean, std: per channel, of pixels / 255.
+        batch_size: at least 1.
+        device: where the batches are wanted.
+
+    Raises:
+        ConfigError: a batch size below 1.
+
+    >>> data = kdlab.data.load("digits", limit=100)
+    >>> batches = kdlab.data.eval_batches(data.test, data.mean, data.std, batch_size=64)
+    >>> [len(batch.labels) for batch in batches]
+    [64, 36]
+    """
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {batch_size!r}.")
     for start in range(0, len(split), batch_size):

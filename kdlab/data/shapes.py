@@ -69,12 +69,29 @@ def make(
     Raises:
         UnknownNameError: no such factor.
         ConfigError: a strength outside 0..1, the factor "shape", or too few pictures.
+
+    >>> data = kdlab.data.shapes.make(train=160, test=80, correlate={"color": 1.0})
+    >>> torch.equal(data.train.factors["color"], data.train.labels)  # colour tells the class ...
+    True
+    >>> torch.equal(data.test.factors["color"], data.test.labels)  # ... in training alone
+    False
     """
     return assemble(shape_parts(train, test, seed, correlate), val_fraction=val_fraction)
 
 
 def shape_parts(train: int, test: int, seed: int = 0, correlate: Mapping[str, float] | None = None) -> Parts:
-    """The same before the validation part is cut; the last few are kept in memory."""
+    """The same before the validation part is cut; the last few are kept in memory.
+
+    Args:
+        train, test, seed, correlate: as of `make`.
+
+    Raises:
+        UnknownNameError, ConfigError: as of `make`.
+
+    >>> parts = kdlab.data.shapes.shape_parts(train=80, test=40)
+    >>> parts.train.images.shape, parts.class_names[:3]
+    (torch.Size([80, 3, 32, 32]), ('circle', 'square', 'triangle'))
+    """
     for count in (train, test):
         if isinstance(count, bool) or not isinstance(count, int) or count < len(FACTORS["shape"]):
             raise ConfigError(

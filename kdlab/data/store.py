@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,7 @@ def read_npz(path: str | os.PathLike[str], defaults: Mapping[str, Any] | None = 
             if file.read(2) != b"PK":
                 raise DataError(f"{path} is not an .npz file (it does not start like a zip archive).")
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in REQUIRED if key not in file.files]
-            if missing:
-                raise DataError(
-                    f"{path} lacks {', '.join(missing)}; a data set needs {', '.join(REQUIRED)} "
-                    "(and may have class_names)."
-                )
+            _require(file.files, path)
             arrays = {key: file[key] for key in (*REQUIRED, *OPTIONAL) if key in file.files}
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
@@ -65,15 +60,24 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Path:
         path: where, ending in `.npz`.
         arrays: the keys of `read_npz`.
 
+    Returns:
+        the path.
+
     Raises:
         ConfigError: the name does not end in .npz, or the file is there already.
-        DataError: arrays that do not make a data set, or a folder that cannot be written to.
+        DataError: arrays that do not make a data set with both parts, or a folder that cannot be written to.
+
+    >>> x, y = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 4
+    >>> path = kdlab.data.write_npz("mine.npz", {"x_train": x, "y_train": y, "x_test": x, "y_test": y})
+    >>> print(kdlab.data.load(path).describe())
+    mine: 32 train, 8 validation, 40 test images of 3x8x8; 4 classes, chance 25.0%
     """
     path = Path(path)
     if path.suffix != ".npz":
         raise ConfigError(f"The name of a data file must end in .npz, not {path.name!r}.")
     if path.exists():
         raise ConfigError(f"{path} exists already; delete it first or choose another name.")
+    _require(arrays, path)
     values: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
     parts = from_arrays(values, name=path.stem, where=str(path))
     values["class_names"] = np.array(parts.class_names)  # plain text, whatever kind of string was given
@@ -85,6 +89,16 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}).") from error
     return path
+
+
+def _require(keys: Collection[str], path: Path) -> None:
+    """A file holds both parts; raises DataError otherwise."""
+    missing = [key for key in REQUIRED if key not in keys]
+    if missing:
+        raise DataError(
+            f"{path} lacks {', '.join(missing)}; a data set needs {', '.join(REQUIRED)} "
+            "(and may have class_names)."
+        )
 
 
 def from_arrays(arrays: Mapping[str, Any], *, name: str, where: str = "the arrays") -> Parts:

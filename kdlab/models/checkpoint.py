@@ -22,7 +22,12 @@ _DAMAGED = "it is damaged or not a file of weights; copy or download it again"
 
 
 class State(dict[str, Tensor]):
-    """Names to tensors, with `metadata`: the plain values stored beside them, as text."""
+    """Names to tensors, with `metadata`: the plain values stored beside them, as text.
+
+    >>> state = kdlab.models.State({"fc.bias": torch.zeros(10)}, {"epoch": "12"})
+    >>> list(state), state.metadata
+    (['fc.bias'], {'epoch': '12'})
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(tensors)
@@ -38,6 +43,10 @@ class Loaded:
         missing: names of the network that the file has not.
         unexpected: names of the file that the network has not.
         mismatched: names with different shapes.
+
+    >>> net, other = kdlab.models.build("resnet8", 10), kdlab.models.build("resnet8", 100)
+    >>> kdlab.models.load_checkpoint(other, net.state_dict(), strict=False).mismatched
+    ('fc.weight', 'fc.bias')
     """
 
     metadata: dict[str, str]
@@ -55,6 +64,10 @@ def read_state(path: str | os.PathLike[str]) -> State:
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds no state dictionary; it is named.
+
+    >>> torch.save({"state_dict": {"module.fc.bias": torch.zeros(10)}}, "theirs.pt")
+    >>> list(kdlab.models.read_state("theirs.pt"))
+    ['fc.bias']
     """
     path = Path(path)
     if not path.is_file():
@@ -142,8 +155,17 @@ def load_checkpoint(
         strict: every name and shape must agree. Otherwise what fits is loaded and the rest is
             reported.
 
+    Returns:
+        what was found and, unless `strict`, what did not fit.
+
     Raises:
         CheckpointError: unreadable, or it does not fit; the network is as it was.
+
+    >>> net, other = kdlab.models.build("resnet8", 10), kdlab.models.build("resnet8", 10)
+    >>> kdlab.models.load_checkpoint(other, net.state_dict())
+    Loaded(metadata={}, missing=(), unexpected=(), mismatched=())
+    >>> kdlab.models.state_hash(net) == kdlab.models.state_hash(other)
+    True
     """
     where = "The state dictionary" if isinstance(source, Mapping) else str(source)
     state = State(_strip(source)) if isinstance(source, Mapping) else read_state(source)
@@ -206,8 +228,16 @@ def save_checkpoint(
         path: should end in .safetensors; its folder is made if needed.
         metadata: text to text, kept in the file's header.
 
+    Returns:
+        the path.
+
     Raises:
         CheckpointError: metadata that is not text, or the file cannot be written.
+
+    >>> net = kdlab.models.build("resnet8", 10)
+    >>> path = kdlab.models.save_checkpoint(net, "mine.safetensors", {"epoch": "12"})
+    >>> kdlab.models.read_state(path).metadata["epoch"]
+    '12'
     """
     from safetensors.torch import save_file
 
@@ -232,6 +262,12 @@ def state_hash(net: nn.Module | Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over names, types, shapes and bytes of all parameters and buffers.
 
     The same on every device, and for a network and its tapped form.
+
+    >>> net = kdlab.models.build("resnet8", 10)
+    >>> before = kdlab.models.state_hash(net)
+    >>> net.classifier.bias.data += 1
+    >>> len(before), kdlab.models.state_hash(net) == before
+    (64, False)
     """
     state = _strip(net.state_dict() if isinstance(net, nn.Module) else net)
     digest = hashlib.sha256()

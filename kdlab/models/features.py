@@ -24,6 +24,12 @@ class Features:
         stem: (B, c, h, w) the map before the first stage, or None.
         final: (B, c, h, w) the map whose global average is `embedding` (for most networks
             `stages[-1]`), or None where the embedding is not an average of a map.
+
+    >>> seen = kdlab.models.build("resnet8", 10).features(torch.zeros(4, 3, 32, 32))
+    >>> [tuple(stage.shape) for stage in seen.stages]
+    [(4, 16, 32, 32), (4, 32, 16, 16), (4, 64, 8, 8)]
+    >>> torch.allclose(seen.final.mean((2, 3)), seen.embedding)
+    True
     """
 
     logits: Tensor
@@ -65,6 +71,21 @@ class StagedNet(nn.Module):
     Subclasses implement `features` and name their classifier and stages. A network of the zoo adds
     nothing to the published state dictionary; a tapped one has "module." before its names, which
     loading and saving strip.
+
+    >>> class Small(kdlab.models.StagedNet):
+    ...     stage_names = ("conv",)
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.conv, self.fc = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(4, 10)
+    ...     def features(self, x):
+    ...         stage = self.conv(x).relu()
+    ...         pooled = stage.mean((2, 3))
+    ...         return kdlab.models.Features(self.fc(pooled), pooled, (stage,), final=stage)
+    ...     @property
+    ...     def classifier(self):
+    ...         return self.fc
+    >>> Small()(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
 
     stage_names: tuple[str, ...] = ()
@@ -87,6 +108,21 @@ class NetSpec:
     """Shapes of a network on one input size, measured by `inspect_net`; sizes without the batch.
 
     Methods build their projectors from this, so that nothing depends on a network's name.
+
+    Attributes:
+        name: how to call it in messages.
+        input_shape: (C, H, W) of the images.
+        num_classes: K.
+        embedding_dim: d, width of the classifier's input.
+        stages, stage_names: (c, h, w) and name of each stage, shallow to deep.
+        stem, final: (c, h, w) of `Features.stem` and `Features.final`, or None.
+        has_preacts: whether maps before their activation are known.
+        parameters: how many numbers there are to train.
+        net: the network itself.
+
+    >>> spec = kdlab.models.inspect_net(kdlab.models.build("resnet8", 10, in_channels=1), (1, 8, 8))
+    >>> spec.stages, spec.embedding_dim, spec.num_classes
+    (((16, 8, 8), (32, 4, 4), (64, 2, 2)), 64, 10)
     """
 
     name: str
@@ -111,6 +147,13 @@ def inspect_net(net: nn.Module, input_shape: Sequence[int], name: str | None = N
         net: has `features(x) -> Features`.
         input_shape: (channels, height, width).
         name: how to call it in messages; the class name if not given.
+
+    Returns:
+        its `NetSpec`.
+
+    >>> spec = kdlab.models.inspect_net(kdlab.models.build("vgg8", 10), (3, 32, 32))
+    >>> dict(zip(spec.stage_names, spec.stages))
+    {'block1': (128, 16, 16), 'block2': (256, 8, 8), 'block3': (512, 4, 4), 'block4': (512, 4, 4)}
     """
     from kdlab.models.trace import left_as_found
 

@@ -47,6 +47,12 @@ class Tapped(StagedNet):
         module: the network itself, not copied.
         stage_names: paths of the modules the stages are named after.
         classifier_name: path of the classifier.
+
+    >>> from torch import nn
+    >>> own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    >>> net = kdlab.models.tap(own, input_shape=(1, 8, 8))
+    >>> net.stage_names, net.classifier_name, net.module is own
+    (('0',), '3', True)
     """
 
     def __init__(
@@ -123,6 +129,13 @@ def tap(
     Raises:
         ConfigError: an unknown path (the nearest are listed), a module that returns something else
             than logits, has no linear classifier, or does not take such images.
+
+    >>> from torch import nn
+    >>> maps = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 1))
+    >>> own = nn.Sequential(maps, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> net = kdlab.models.tap(own, input_shape=(1, 8, 8))
+    >>> [tuple(stage.shape) for stage in net.features(torch.zeros(2, 1, 8, 8)).stages]
+    [(2, 4, 8, 8), (2, 8, 4, 4)]
     """
     if isinstance(module, StagedNet) and stages is None and classifier is None:
         return module

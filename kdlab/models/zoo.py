@@ -60,7 +60,11 @@ NETWORKS = _networks()
 
 
 def names() -> list[str]:
-    """Names of the CIFAR networks. `build` also knows "torchvision/NAME" and "timm/NAME"."""
+    """Names of the CIFAR networks. `build` also knows "torchvision/NAME" and "timm/NAME".
+
+    >>> kdlab.models.names()[:3], len(kdlab.models.names())
+    (['resnet8', 'resnet14', 'resnet20'], 22)
+    """
     return list(NETWORKS)
 
 
@@ -69,6 +73,10 @@ def table() -> list[dict[str, Any]]:
 
     Keys: name, family, parameters, stages (text, c x h x w of each), embedding (width), and
     smallest_image (the least height and width in pixels).
+
+    >>> row = next(row for row in kdlab.models.table() if row["name"] == "resnet8")
+    >>> row["parameters"], row["stages"]
+    (83892, '16x32x32, 32x16x16, 64x8x8')
     """
     return [
         {
@@ -88,6 +96,9 @@ def canonical(name: str) -> str:
 
     Raises:
         UnknownNameError: no CIFAR network has this name; the nearest are listed.
+
+    >>> kdlab.models.canonical("WRN-40-2"), kdlab.models.canonical("ResNet 8x4")
+    ('wrn_40_2', 'resnet8x4')
     """
     library, slash, inner = str(name).partition("/")
     if slash and library.lower() in _LIBRARIES:
@@ -112,6 +123,12 @@ def build(name: str, num_classes: int = 100, in_channels: int = 3, **kwargs: Any
     Raises:
         ConfigError: an unknown name (the nearest are listed), a number that makes no sense, or
             timm is not installed.
+
+    >>> net = kdlab.models.build("ResNet-8", num_classes=10, in_channels=1)
+    >>> net(torch.zeros(2, 1, 8, 8)).shape  # logits of two grey pictures of 8 x 8 pixels
+    torch.Size([2, 10])
+    >>> tuple(net.features(torch.zeros(2, 1, 8, 8)).embedding.shape)
+    (2, 64)
     """
     for label, value, least in (("num_classes", num_classes, 2), ("in_channels", in_channels, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
