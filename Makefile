@@ -9,7 +9,7 @@ ARGS   ?=
 
 run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
-extras  := test dev timm opentsne tensorboard dashboards
+extras  := test dev timm opentsne tensorboard dashboards onnx
 
 # Whatever the environment points at, the code of this checkout is what runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))

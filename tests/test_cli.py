@@ -24,7 +24,7 @@ from tests.small_study import small
 
 COMMANDS = (
     *("demo", "run", "sweep", "report", "show", "teacher", "methods", "models", "datasets", "doctor", "lab"),
-    "dashboard",
+    *("dashboard", "export"),
 )
 
 

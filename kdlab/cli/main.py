@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import kdlab
-from kdlab.cli import dashboard, lab, run, show, sweep, teach
+from kdlab.cli import dashboard, export, lab, run, show, sweep, teach
 from kdlab.errors import KDLabError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--debug", action="store_true", help="show the whole traceback when something goes wrong"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (run, sweep, teach, show, lab, dashboard):
+    for module in (run, sweep, teach, show, export, lab, dashboard):
         module.add(commands)
     for command in commands.choices.values():
         command.add_argument(

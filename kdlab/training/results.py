@@ -23,6 +23,7 @@ from kdlab.training.teachers import freeze
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kdlab.training.deploy import Exported, Predictor
     from kdlab.training.revive import Revived
     from kdlab.training.study import Study
 
@@ -122,6 +123,44 @@ class StudyResults(StudyState):
         from kdlab.training.revive import revive
 
         return revive(cast("Study", self), name, epoch, seed)
+
+    def predictor(self, name: str, epoch: str | int = "last", seed: int | None = None) -> Predictor:
+        """What would be deployed, as a module: float pictures (B, C, H, W) from 0 to 1 in, logits out.
+
+        The normalisation is inside, and so is what a method adds to its predictor (SimKD's projector).
+
+        Args:
+            name, epoch, seed: as of `network`.
+
+        Raises:
+            CheckpointError: nothing has been saved yet, or not of that epoch.
+            ConfigError: a method that cannot predict without its teacher.
+        """
+        from kdlab.training.deploy import predictor
+
+        return predictor(cast("Study", self), name, epoch, seed)
+
+    def export(
+        self, name: str, path: str | Path, epoch: str | int = "last", seed: int | None = None
+    ) -> Exported:
+        """Write a network for use elsewhere, and compare the file's answers with PyTorch's.
+
+        A file named .onnx holds the `predictor`: it takes pictures from 0 to 1 (input "pictures", any
+        number of them) and gives "logits"; it needs `pip install "kdlab[onnx]"`. One named .safetensors
+        holds the weights, for `kdlab.models.load_checkpoint`; normalise the pictures yourself. Mean,
+        deviation, names of the classes and the origin are in the metadata of both.
+
+        Args:
+            name, epoch, seed: as of `network`.
+            path: of the file; one that is there is replaced.
+
+        Raises:
+            ConfigError: another ending, packages are missing, or the file could not hold the predictor.
+            CheckpointError: it cannot be written, or answers otherwise than the network.
+        """
+        from kdlab.training.deploy import export
+
+        return export(cast("Study", self), name, path, epoch, seed)
 
     def _weights(self, name: str, epoch: str | int, folder: Path) -> dict[str, Tensor]:
         if isinstance(epoch, int) and not isinstance(epoch, bool):

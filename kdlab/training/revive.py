@@ -35,8 +35,9 @@ def revive(study: Study, name: str, epoch: int | str = "last", seed: int | None 
         study: live, finished or killed; the data set must be at hand for methods that keep a bank of
             its pictures.
         name: of the student.
-        epoch: "last" (the last checkpoint), 0 (as built; what a method prepares before the first step
-            is not done yet), or one of `study.kept_epochs(name)`.
+        epoch: "last" (the last checkpoint), "best" (highest validation accuracy; terms as they are at the
+            last checkpoint), 0 (as built; what a method prepares before the first step is not done
+            yet), or one of `study.kept_epochs(name)`.
         seed: of the run; None is the first.
 
     Raises:
@@ -76,4 +77,8 @@ def _state(study: Study, name: str, epoch: int | str, seed: int) -> tuple[dict[s
         return own, info
     prefix = f"{name}|method|"
     tensors, plain = read_tensors(folder / "last.safetensors", prefix)
-    return {k.removeprefix(prefix): v for k, v in tensors.items()}, plain["students"][name]
+    info = plain["students"][name]
+    if epoch == "best":
+        tensors, best = read_tensors(folder / "best.safetensors", prefix)
+        info = info | {"step": best["epochs"][name] * study.steps_per_epoch}
+    return {k.removeprefix(prefix): v for k, v in tensors.items()}, info
