@@ -23,7 +23,12 @@ def knn_purity(x: Any, target: Any, k: int = 10) -> float:
         k: from 1 to n - 1.
 
     Raises:
-        ConfigError: bad features or labels, a single class, or k out of range.
+        ConfigError: fewer than 4 samples, bad features or labels, a single class, or k out of range.
+
+    >>> kdlab.probes.metrics.knn_purity([[0.0], [1.0], [10.0], [11.0]], [0, 0, 1, 1], k=1)
+    1.0
+    >>> kdlab.probes.metrics.knn_purity([[0.0], [1.0], [10.0], [11.0]], [0, 1, 0, 1], k=1)
+    0.0
     """
     points = as_matrix(x, "x")
     n = points.shape[0]
@@ -46,7 +51,13 @@ def neighbour_overlap(x: Any, y: Any, k: int = 10) -> float:
         k: from 1 to n - 1 (where every sample is a neighbour, and the overlap 1).
 
     Raises:
-        ConfigError: bad features, different n, or k out of range.
+        ConfigError: fewer than 4 samples, bad features, different n, or k out of range.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> kdlab.probes.metrics.neighbour_overlap(x, 2 * x + 1)
+    1.0
+    >>> kdlab.probes.metrics.neighbour_overlap(x, np.random.default_rng(1).normal(size=(100, 3))) < 0.1
+    True
     """
     left, right = as_pair(x, y)
     n = left.shape[0]
@@ -78,8 +89,19 @@ def class_separation(x: Any, target: Any) -> float:
     ordered class pairs of the mean distance (Kornblith et al., NeurIPS 2021). Not invariant to
     translation.
 
+    Args:
+        x: (n, p) features.
+        target: (n,) labels.
+
     Raises:
-        ConfigError: bad features or labels, a single class, or an all-zero sample (no direction).
+        ConfigError: fewer than 4 samples, bad features or labels, a single class, or an all-zero sample
+            (no direction).
+
+    >>> x = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    >>> round(kdlab.probes.metrics.class_separation(x, [0, 0, 1, 1]), 4)  # each class is one point
+    1.0
+    >>> round(kdlab.probes.metrics.class_separation(x, [0, 1, 0, 1]), 4)  # both classes are everywhere
+    0.0
     """
     points = as_matrix(x, "x")
     labels = as_target(target, points.shape[0])
@@ -107,7 +129,12 @@ def silhouette(x: Any, target: Any) -> float:
         target: (n,) labels.
 
     Raises:
-        ConfigError: bad features or labels, a single class, or no class with two samples.
+        ConfigError: fewer than 4 samples, bad features or labels, a single class, or no class with two
+            samples.
+
+    >>> x = [[0.0], [1.0], [10.0], [11.0]]
+    >>> round(kdlab.probes.metrics.silhouette(x, [0, 0, 1, 1]), 4)  # (9.5 / 10.5 + 8.5 / 9.5) / 2
+    0.8997
     """
     points = as_matrix(x, "x")
     labels = as_target(target, points.shape[0])
@@ -131,8 +158,12 @@ def fisher_ratio(x: Any, target: Any, shrinkage: float | None = None) -> float:
         shrinkage: s in [0, 1]; None is the choice of Ledoit and Wolf (2004), see `fisher_shrinkage`.
 
     Raises:
-        ConfigError: bad features or labels, a single class, no class with two samples, classes without
-            any spread, or too little shrinkage for so few samples.
+        ConfigError: fewer than 4 samples, bad features or labels, a single class, no class with two samples,
+            classes without any spread, or too little shrinkage for so few samples.
+
+    >>> x = [[-3.0], [-1.0], [1.0], [3.0]]  # means -2 and 2, variance 1 inside each class
+    >>> round(kdlab.probes.metrics.fisher_ratio(x, [0, 0, 1, 1], shrinkage=0), 4)
+    4.0
     """
     points, labels, deviation = _within(x, target)
     n, p = deviation.shape
@@ -159,8 +190,17 @@ def fisher_shrinkage(x: Any, target: Any) -> float:
     The s of least expected squared error, estimated from the deviations from the class means (Ledoit
     and Wolf, J. Multivariate Analysis 2004); it goes to 0 as samples are added.
 
+    Args:
+        x: (n, p) features.
+        target: (n,) labels.
+
     Raises:
         ConfigError: as `fisher_ratio`.
+
+    >>> x, target = np.random.default_rng(0).normal(size=(1000, 5)) * [1, 2, 3, 4, 5], np.arange(1000) % 2
+    >>> few, many = (kdlab.probes.metrics.fisher_shrinkage(x[:n], target[:n]) for n in (20, 1000))
+    >>> 0 <= many < few <= 1
+    True
     """
     return _ledoit_wolf(_within(x, target)[2])
 
@@ -204,6 +244,11 @@ def etf_floor(classes: int, width: int) -> float:
     A simplex of K > p + 1 equidistant directions does not fit into p dimensions. MM' then has rank p
     at most, and no such matrix is nearer to the simplex than sqrt(2 - 2 sqrt(p / (K - 1))), the
     distance of the best approximation of rank p.
+
+    >>> kdlab.probes.metrics.etf_floor(classes=10, width=64)
+    0.0
+    >>> round(kdlab.probes.metrics.etf_floor(classes=10, width=4), 4)  # sqrt(2 - 2 sqrt(4 / 9))
+    0.8165
     """
     share = min(width / max(classes - 1, 1), 1.0)
     return math.sqrt(max(2.0 - 2.0 * math.sqrt(share), 0.0))
@@ -231,6 +276,12 @@ def neural_collapse(
 
     Raises:
         ConfigError: bad shapes or values, a class without samples, or equal class means.
+
+    >>> corners = np.array([[1, 0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])  # 120 degrees apart
+    >>> target = np.arange(12) % 3
+    >>> found = kdlab.probes.metrics.neural_collapse(corners[target], target, weight=corners)
+    >>> all(abs(value) < 1e-6 for value in found.values())  # fully collapsed
+    True
     """
     points = as_matrix(features, "features")
     linear = None if weight is None else _linear(weight, bias, points.shape[1])

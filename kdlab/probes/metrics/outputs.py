@@ -26,7 +26,11 @@ def expected_calibration_error(logits: Any, target: Any, bins: int = 15) -> floa
         target: (n,) labels 0 .. K - 1.
 
     Raises:
-        ConfigError: bad logits or labels, or no bin.
+        ConfigError: fewer than 4 samples, bad logits or labels, or no bin.
+
+    >>> logits = np.log([[3, 1]] * 4)  # a confidence of 3/4, and two of four are right
+    >>> round(kdlab.probes.metrics.expected_calibration_error(logits, [0, 0, 1, 1]), 4)
+    0.25
     """
     confidence, correct = _top(logits, target)
     position = bucket(confidence, bins)
@@ -45,12 +49,22 @@ def _top(logits: Any, target: Any) -> tuple[Tensor, Tensor]:
 def reliability_bins(logits: Any, target: Any, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
     """What a reliability diagram shows, in the bins of `expected_calibration_error`.
 
+    Args:
+        logits: (n, K).
+        target: (n,) labels 0 .. K - 1.
+        bins: at least 1.
+
     Returns:
         samples (bins,) int64; mean accuracy and mean confidence (bins,) float64 in [0, 1], NaN in an
         empty bin. The counts and gaps give back the ECE.
 
     Raises:
         ConfigError: as `expected_calibration_error`.
+
+    >>> logits = np.log([[3, 1], [3, 1], [1, 9], [1, 9]])  # confidences 3/4, 3/4, 9/10, 9/10
+    >>> count, accuracy, confidence = kdlab.probes.metrics.reliability_bins(logits, [0, 1, 1, 1], bins=5)
+    >>> count.tolist(), accuracy[3].item(), round(confidence[4].item(), 4)
+    ([0, 0, 0, 2, 2], 0.5, 0.9)
     """
     confidence, correct = _top(logits, target)
     position = bucket(confidence, bins)
@@ -88,7 +102,12 @@ def adaptive_calibration_error(logits: Any, target: Any, bins: int = 15) -> floa
         bins: at least 1; of fewer than `bins` samples each is a bin of its own.
 
     Raises:
-        ConfigError: bad logits or labels, or no bin.
+        ConfigError: fewer than 4 samples, bad logits or labels, or no bin.
+
+    >>> logits = np.log([[3, 1], [3, 1], [1, 1], [1, 1]])  # confidences 3/4, 3/4, 1/2, 1/2
+    >>> error = kdlab.probes.metrics.adaptive_calibration_error(logits, [0, 0, 0, 1], bins=2)
+    >>> round(error, 4)  # |1 - 3/4| and |1/2 - 1/2|, each for half of the samples
+    0.125
     """
     confidence, correct = _top(logits, target)
     if bins < 1:
@@ -107,7 +126,10 @@ def negative_log_likelihood(logits: Any, target: Any, temperature: float = 1.0) 
         target: (n,) labels 0 .. K - 1.
 
     Raises:
-        ConfigError: bad logits or labels, or a temperature that is not positive.
+        ConfigError: fewer than 4 samples, bad logits or labels, or a temperature that is not positive.
+
+    >>> round(kdlab.probes.metrics.negative_log_likelihood(np.zeros((4, 4)), [0, 1, 2, 3]), 4)  # log 4
+    1.3863
     """
     scores = as_matrix(logits, "logits") / _positive(temperature)
     labels = as_target(target, *scores.shape)
@@ -124,7 +146,10 @@ def brier_score(logits: Any, target: Any) -> float:
         target: (n,) labels 0 .. K - 1.
 
     Raises:
-        ConfigError: bad logits or labels.
+        ConfigError: fewer than 4 samples, bad logits or labels.
+
+    >>> round(kdlab.probes.metrics.brier_score(np.zeros((5, 4)), [0, 1, 2, 3, 0]), 4)  # uniform: 1 - 1/4
+    0.75
     """
     scores = as_matrix(logits, "logits")
     labels = as_target(target, *scores.shape)
@@ -145,7 +170,11 @@ def optimal_temperature(logits: Any, target: Any) -> float:
         target: (n,) labels 0 .. K - 1.
 
     Raises:
-        ConfigError: bad logits or labels.
+        ConfigError: fewer than 4 samples, bad logits or labels.
+
+    >>> logits = 2 * np.log([[3, 1]] * 4)  # a confidence of 9/10 where 3 of 4 are right
+    >>> round(kdlab.probes.metrics.optimal_temperature(logits, [0, 0, 0, 1]), 3)  # makes it 3/4
+    2.0
     """
     scores = as_matrix(logits, "logits")
     labels = as_target(target, *scores.shape)
@@ -184,6 +213,15 @@ def wilson_interval(successes: Any, n: Any, z: float = 1.959964) -> tuple[Tensor
         successes: numbers of hits, of any shape.
         n: numbers of samples, of the same shape.
         z: quantile of the normal distribution; 1.96 for 95 %.
+
+    Returns:
+        the lower and the upper end, of the shape given.
+
+    >>> low, high = kdlab.probes.metrics.wilson_interval(5, 10)
+    >>> round(low.item(), 3), round(high.item(), 3)
+    (0.237, 0.763)
+    >>> [round(end.item(), 3) for end in kdlab.probes.metrics.wilson_interval(10, 10)]
+    [0.722, 1.0]
     """
     count = torch.as_tensor(n, dtype=torch.float64)
     share = torch.as_tensor(successes, dtype=torch.float64) / count
@@ -195,8 +233,14 @@ def wilson_interval(successes: Any, n: Any, z: float = 1.959964) -> tuple[Tensor
 def top1_agreement(student_logits: Any, teacher_logits: Any) -> float:
     """Share of samples on which both networks give the same class, in [0, 1].
 
+    Args:
+        student_logits, teacher_logits: (n, K).
+
     Raises:
-        ConfigError: bad logits, different n, or different numbers of classes.
+        ConfigError: fewer than 4 samples, bad logits, different n, or different numbers of classes.
+
+    >>> kdlab.probes.metrics.top1_agreement(np.eye(2)[[0, 0, 1, 1]], np.eye(2)[[0, 0, 0, 1]])
+    0.75
     """
     student, teacher = _same_classes(student_logits, teacher_logits)
     return float((student.argmax(dim=1) == teacher.argmax(dim=1)).double().mean())
@@ -216,7 +260,12 @@ def agreement_by_correctness(student_logits: Any, teacher_logits: Any, target: A
         same_error: share of all samples on which both give the same wrong class.
 
     Raises:
-        ConfigError: bad logits or labels, different n, or different numbers of classes.
+        ConfigError: fewer than 4 samples, bad logits or labels, different n, or different numbers of classes.
+
+    >>> teacher, student = np.eye(2)[[0, 0, 0, 0]], np.eye(2)[[0, 0, 1, 1]]
+    >>> found = kdlab.probes.metrics.agreement_by_correctness(student, teacher, [0, 0, 0, 1])
+    >>> round(found["teacher_right"], 4), found["teacher_wrong"], found["student_right"]
+    (0.6667, 0.0, 0.25)
     """
     student, teacher = _same_classes(student_logits, teacher_logits)
     labels = as_target(target, *student.shape)
@@ -244,8 +293,17 @@ def fidelity_kl(student_logits: Any, teacher_logits: Any, temperature: float = 1
 
     0 where both give the same probabilities. (Stanton et al., NeurIPS 2021.)
 
+    Args:
+        student_logits, teacher_logits: (n, K).
+        temperature: above 0.
+
     Raises:
-        ConfigError: bad logits, different n or classes, or a temperature that is not positive.
+        ConfigError: fewer than 4 samples, bad logits, different n or classes, or a temperature that is not
+            positive.
+
+    >>> student, teacher = np.zeros((4, 2)), np.log([[3, 1]] * 4)
+    >>> round(kdlab.probes.metrics.fidelity_kl(student, teacher), 4)  # 3/4 log(3/2) + 1/4 log(1/2)
+    0.1308
     """
     student, teacher = _same_classes(student_logits, teacher_logits)
     tau = _positive(temperature)
@@ -259,8 +317,16 @@ def topk_overlap(student_logits: Any, teacher_logits: Any, k: int = 5) -> float:
 
     The order within the k does not count; ties go to the lower class. Chance is k / K.
 
+    Args:
+        student_logits, teacher_logits: (n, K).
+        k: how many classes, from 1 to K - 1.
+
     Raises:
-        ConfigError: bad logits, different n or classes, or k not in 1 .. K - 1.
+        ConfigError: fewer than 4 samples, bad logits, different n or classes, or k not in 1 .. K - 1.
+
+    >>> student, teacher = np.array([[3, 2, 1, 0]] * 4), np.array([[2, 3, 0, 1]] * 2 + [[3, 0, 2, 1]] * 2)
+    >>> kdlab.probes.metrics.topk_overlap(student, teacher, k=2)  # both of two, then one of two
+    0.75
     """
     student, teacher = _same_classes(student_logits, teacher_logits)
     n, classes = student.shape

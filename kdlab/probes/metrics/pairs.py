@@ -211,8 +211,19 @@ def similarity_matrix(
 ) -> np.ndarray:
     """(L, M) similarity of each (n, p) table of `lefts` to each of `rights`; `options` as of `prepare`.
 
+    Args:
+        lefts, rights: the layers of two networks, (n, p) tables of the same samples, in a list or by name.
+        metric: "cka", "cka_debiased", "cka_minibatch", "cka_rbf", "cca", "svcca", "pwcca", "procrustes"
+            or "procrustes_angular".
+        **options: batch_size of "cka_minibatch", keep of "svcca", sigma_scale of "cka_rbf".
+
     Raises:
         ConfigError: as `prepare` and `compare`.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 6))
+    >>> found = kdlab.probes.metrics.similarity_matrix({"wide": x, "narrow": x[:, :2]}, [x], metric="cka")
+    >>> found.shape, round(float(found[0, 0]), 4), bool(found[1, 0] < 0.9)
+    ((2, 1), 1.0, True)
     """
     sides = []
     for tables in (lefts, rights):
@@ -238,6 +249,12 @@ def minibatch_cka_stream(batches: Iterable[tuple[Any, Any]]) -> np.ndarray:
 
     Raises:
         ConfigError: no batch, tables that cannot be compared, or a constant layer.
+
+    >>> x = np.random.default_rng(0).normal(size=(128, 6))
+    >>> pairs = (([part, part[:, :2]], [part]) for part in np.split(x, 4))  # two layers and one
+    >>> found = kdlab.probes.metrics.minibatch_cka_stream(pairs)
+    >>> found.shape, round(float(found[0, 0]), 4)
+    ((2, 1), 1.0)
     """
     sums: tuple[Tensor, Tensor, Tensor] | None = None
     for number, (one, two) in enumerate(batches, 1):

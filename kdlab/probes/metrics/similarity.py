@@ -22,8 +22,18 @@ def linear_cka(x: Any, y: Any) -> float:
     ||Yc'Xc||_F^2 / (||Xc'Xc||_F ||Yc'Yc||_F) (Kornblith et al., ICML 2019). Biased upward where
     n is not much larger than p and q: compare with `debiased_cka`.
 
+    Args:
+        x, y: (n, p) and (n, q) features of the same samples in the same order.
+
     Raises:
         ConfigError: fewer than 4 samples, different n, not finite, or a constant side.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> turned = x @ [[0, 1, 0], [1, 0, 0], [0, 0, -1]]
+    >>> round(kdlab.probes.metrics.linear_cka(x, 5 * turned + 2), 4)
+    1.0
+    >>> kdlab.probes.metrics.linear_cka(x, x * [1, 5, 25]) < 0.9  # no rotation: one feature drowns the others
+    True
     """
     left, right = _centred_pair(x, y)
     cross = (right.T @ left).square().sum()
@@ -35,8 +45,19 @@ def debiased_cka(x: Any, y: Any) -> float:
 
     HSIC1 of Song et al. (JMLR 2012), used for CKA by Nguyen et al. (ICLR 2021).
 
+    Args:
+        x, y: (n, p) and (n, q) features of the same samples in the same order.
+
     Raises:
         ConfigError: as `linear_cka`.
+
+    >>> x, other = (np.random.default_rng(seed).normal(size=(100, 50)) for seed in (0, 1))
+    >>> round(kdlab.probes.metrics.debiased_cka(x, -3 * x + 1), 4)
+    1.0
+    >>> abs(kdlab.probes.metrics.debiased_cka(x, other)) < 0.1  # unrelated
+    True
+    >>> kdlab.probes.metrics.linear_cka(x, other) > 0.3  # biased by so many features
+    True
     """
     return minibatch_cka(x, y, batch_size=None)
 
@@ -50,6 +71,14 @@ def minibatch_cka(x: Any, y: Any, batch_size: int | None = 64) -> float:
 
     Raises:
         ConfigError: as `linear_cka`, or a batch size below 4.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> y = x * [1, 5, 25]
+    >>> whole = kdlab.probes.metrics.minibatch_cka(x, y, batch_size=None)
+    >>> whole == kdlab.probes.metrics.debiased_cka(x, y)
+    True
+    >>> abs(kdlab.probes.metrics.minibatch_cka(x, y, batch_size=25) - whole) < 0.05
+    True
     """
     left, right = _centred_pair(x, y)
     n = left.shape[0]
@@ -76,8 +105,16 @@ def rbf_cka(x: Any, y: Any, sigma_scale: float = 1.0) -> float:
     The bandwidth of each side is s^2 = sigma_scale^2 * the median of its n(n-1)/2 squared
     distances (pairs of different samples; mean of the two middle ones for an even count).
 
+    Args:
+        x, y: (n, p) and (n, q) features of the same samples in the same order.
+        sigma_scale: width of the kernels, above 0.
+
     Raises:
         ConfigError: as `linear_cka`, a sigma_scale that is not positive, or a median distance of 0.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> round(kdlab.probes.metrics.rbf_cka(x, -4 * x + 1), 4)
+    1.0
     """
     left, right = _centred_pair(x, y)
     k, m = (
@@ -97,6 +134,12 @@ def procrustes_distance(x: Any, y: Any, angular: bool = False) -> float:
 
     Raises:
         ConfigError: as `linear_cka`.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> kdlab.probes.metrics.procrustes_distance(x, -4 * x) < 1e-6
+    True
+    >>> 0.1 < kdlab.probes.metrics.procrustes_distance(x, x * [1, 5, 25]) < 2
+    True
     """
     left, right = _centred_pair(x, y)
     left, right = left / torch.linalg.norm(left), right / torch.linalg.norm(right)
@@ -110,8 +153,15 @@ def mean_cca(x: Any, y: Any) -> float:
     The mean runs over min(rank of Xc, rank of Yc) correlations, min(p, q) for full rank. It needs
     far more samples than features.
 
+    Args:
+        x, y: (n, p) and (n, q) features of the same samples in the same order.
+
     Raises:
         ConfigError: as `linear_cka`, or n <= max(p, q) + 1, where all correlations are 1 by construction.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> round(kdlab.probes.metrics.mean_cca(x, x * [1, 5, 25]), 4)  # any invertible linear map
+    1.0
     """
     left, right = _centred_pair(x, y)
     check_cca(left.shape[0], max(left.shape[1], right.shape[1]))
@@ -132,6 +182,10 @@ def svcca(x: Any, y: Any, keep: float = 0.99) -> float:
 
     Raises:
         ConfigError: as `mean_cca` for the directions that are left, or a `keep` out of range.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> round(kdlab.probes.metrics.svcca(x, 5 * x), 4)
+    1.0
     """
     left, right = as_pair(x, y)
     centred(left, "x"), centred(right, "y")
@@ -148,8 +202,15 @@ def pwcca(x: Any, y: Any) -> float:
     weight of a direction is the sum of |<x_i, a>| over the samples, not centred. Not symmetric: the
     weights are those of x.
 
+    Args:
+        x, y: (n, p) and (n, q) features of the same samples in the same order.
+
     Raises:
         ConfigError: as `mean_cca`.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> round(kdlab.probes.metrics.pwcca(x, x * [1, 5, 25]), 4)  # any invertible linear map
+    1.0
     """
     table, _ = as_pair(x, y)
     left, right = _centred_pair(x, y)

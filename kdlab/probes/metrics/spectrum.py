@@ -40,6 +40,12 @@ def effective_rank(x: Any) -> float:
 
     Raises:
         ConfigError: as `singular_values`.
+
+    >>> cross, line = [[1, 0], [-1, 0], [0, 1], [0, -1]], [[0, 0], [1, 2], [2, 4], [3, 6]]
+    >>> round(kdlab.probes.metrics.effective_rank(cross), 4)  # two directions, equally strong
+    2.0
+    >>> round(kdlab.probes.metrics.effective_rank(line), 4)
+    1.0
     """
     values = singular_values(x)
     share = values / values.sum()
@@ -57,6 +63,12 @@ def participation_ratio(x: Any) -> float:
 
     Raises:
         ConfigError: as `singular_values`.
+
+    >>> cross = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
+    >>> round(kdlab.probes.metrics.participation_ratio(cross), 4)
+    2.0
+    >>> round(kdlab.probes.metrics.participation_ratio(cross * np.array([1, 3])), 4)  # (1 + 9)^2 / (1 + 81)
+    1.2195
     """
     variances = singular_values(x).square()
     return float(variances.sum().square() / variances.square().sum())
