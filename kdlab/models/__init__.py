@@ -7,6 +7,7 @@ everything one forward pass shows. Weights go in and out through `load_checkpoin
 """
 
 from kdlab.models.checkpoint import Loaded, State, load_checkpoint, read_state, save_checkpoint, state_hash
+from kdlab.models.costs import multiply_adds
 from kdlab.models.features import Features, NetSpec, StagedNet, inspect_net
 from kdlab.models.tapping import Tapped, tap
 from kdlab.models.zoo import build, canonical, names, table
@@ -22,6 +23,7 @@ __all__ = [
     "canonical",
     "inspect_net",
     "load_checkpoint",
+    "multiply_adds",
     "names",
     "read_state",
     "save_checkpoint",
