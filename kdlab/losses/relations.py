@@ -44,12 +44,15 @@ def similarity_preserving(
     if normalise not in ("rows", "matrix"):
         raise ValueError(f"normalise must be 'rows' or 'matrix', not {normalise!r}.")
 
-    def similarity(x: Tensor) -> Tensor:
-        rows = x.flatten(1)
-        gram = rows @ rows.T
-        return unit(gram, dim=1) if normalise == "rows" else unit(gram.flatten(), dim=0)
+    g_s, g_t = (similarities_within(x, normalise) for x in (student, teacher))
+    return (g_s - g_t).square().sum() / student.shape[0] ** 2
 
-    return (similarity(student) - similarity(teacher)).square().sum() / student.shape[0] ** 2
+
+def similarities_within(x: Tensor, normalise: str = "rows") -> Tensor:
+    """(B, B) what SP compares: X X' of a batch (B, ...) with rows of norm 1, or as a whole of norm 1."""
+    rows = x.flatten(1)
+    gram = rows @ rows.T
+    return unit(gram, dim=1) if normalise == "rows" else unit(gram.flatten(), dim=0).reshape(gram.shape)
 
 
 @full_precision
@@ -100,13 +103,16 @@ def rkd_distance(student_embedding: Tensor, teacher_embedding: Tensor, squared: 
     """
     check_batches(student_embedding, teacher_embedding, samples=2)
 
-    def distances(x: Tensor) -> Tensor:
-        # Direct differences: the faster Gram form loses the digits of close points.
-        d = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-        d = d.square() if squared else d
-        return d / (d.sum() / (d > 0).sum().clamp_min(1)).clamp_min(torch.finfo(d.dtype).tiny)
+    d_s, d_t = (relative_distances(x, squared) for x in (student_embedding, teacher_embedding))
+    return F.smooth_l1_loss(d_s, d_t)
 
-    return F.smooth_l1_loss(distances(student_embedding), distances(teacher_embedding))
+
+def relative_distances(x: Tensor, squared: bool = False) -> Tensor:
+    """(B, B) what RKD compares: Euclidean distances within (B, d), divided by the mean of the positive."""
+    # Direct differences: the faster Gram form loses the digits of close points.
+    d = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    d = d.square() if squared else d
+    return d / (d.sum() / (d > 0).sum().clamp_min(1)).clamp_min(torch.finfo(d.dtype).tiny)
 
 
 @full_precision
@@ -182,17 +188,19 @@ def pkt(
     if form not in ("mean", "rows"):
         raise ValueError(f"form must be 'mean' or 'rows', not {form!r}.")
 
-    def probabilities(v: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(v, dim=1, keepdim=True)
-        u = v / (norm + 1e-7).masked_fill(norm == 0, torch.inf)
-        kernel = (u @ u.T + 1) / 2
-        if not diagonal:
-            kernel = kernel - torch.diag(kernel.diagonal())
-        return kernel / kernel.sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
-
-    student, teacher = probabilities(student_embedding), probabilities(teacher_embedding)
+    student, teacher = (neighbour_probabilities(v, diagonal) for v in (student_embedding, teacher_embedding))
     entries = teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())
     return entries.mean() if form == "mean" else entries.sum(1).mean()
+
+
+def neighbour_probabilities(v: Tensor, diagonal: bool = True) -> Tensor:
+    """(B, B) what PKT compares: cosines within (B, d), moved to 0..1, as rows that sum to 1."""
+    norm = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+    u = v / (norm + 1e-7).masked_fill(norm == 0, torch.inf)
+    kernel = (u @ u.T + 1) / 2
+    if not diagonal:
+        kernel = kernel - torch.diag(kernel.diagonal())
+    return kernel / kernel.sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
 
 
 @full_precision

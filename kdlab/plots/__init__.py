@@ -17,15 +17,18 @@ from kdlab.plots.factors import factors
 from kdlab.plots.fidelity import fidelity, fidelity_epochs
 from kdlab.plots.final_accuracies import final_accuracies
 from kdlab.plots.geometry import geometry
+from kdlab.plots.histogram import histogram
 from kdlab.plots.logit_distribution import logit_distribution, logit_parts
 from kdlab.plots.logit_gradients import logit_gradients
 from kdlab.plots.logit_history import logits_over_epochs
 from kdlab.plots.logits import logit_classes, logit_sample, logit_sweep, logits
 from kdlab.plots.map_wall import map_wall
+from kdlab.plots.matrices import matrices
 from kdlab.plots.neighbours import neighbours
 from kdlab.plots.probe_depth import probe_depth
 from kdlab.plots.probe_epochs import probe_epochs, probe_maps
 from kdlab.plots.pull import pull, pull_arrows, pull_conflicts
+from kdlab.plots.relations import relations
 from kdlab.plots.similarity import similarity, similarity_epochs
 from kdlab.plots.theme import Style, recolour, styles
 
@@ -45,6 +48,7 @@ __all__ = [
     "fidelity_epochs",
     "final_accuracies",
     "geometry",
+    "histogram",
     "logit_classes",
     "logit_distribution",
     "logit_gradients",
@@ -54,6 +58,7 @@ __all__ = [
     "logits",
     "logits_over_epochs",
     "map_wall",
+    "matrices",
     "neighbours",
     "probe_depth",
     "probe_epochs",
@@ -62,6 +67,7 @@ __all__ = [
     "pull_arrows",
     "pull_conflicts",
     "recolour",
+    "relations",
     "reliability",
     "save_figure",
     "similarity",

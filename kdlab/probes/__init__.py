@@ -1,9 +1,9 @@
 """Measurements of representations: each takes a study, or plain modules and arrays, and gives a typed result.
 
-What can be read: `linear_probe`, `factor_probe`; how things lie: `embed`, `neighbours`, `similarity`,
-`geometry`; where networks look: `attention_maps`, `attributions`, `stage_attributions`; what they answer:
-`logit_decomposition`, `logit_history`, `logit_gradients`, `calibration`, `fidelity`; what each loss
-wants: `pull`, `pull_arrows`; how training went: `learning_curves`, `final_accuracies`, and beside
+What can be read: `linear_probe`, `factor_probe`; how things lie: `embed`, `neighbours`, `relations`,
+`similarity`, `geometry`; where networks look: `attention_maps`, `attributions`, `stage_attributions`; what
+they answer: `logit_decomposition`, `logit_history`, `logit_gradients`, `calibration`, `fidelity`; what each
+loss wants: `pull`, `pull_arrows`; how training went: `learning_curves`, `final_accuracies`, and beside
 published numbers `beside_published`. The plain functions are in
 `kdlab.probes.metrics`, an estimator for scikit-learn is `LinearProbe`. Results are tables
 (`to_frame`), files (`save`, `load_result`), sentences (`summary`) and figures (`plot`). `watched`
@@ -36,6 +36,7 @@ from kdlab.probes.predictors import predictor_curves
 from kdlab.probes.progress import Cancelled, watched
 from kdlab.probes.published import BesidePublished, beside_published
 from kdlab.probes.pull import Pull, pull
+from kdlab.probes.relations import Relations, relations
 from kdlab.probes.representation import Representation, measure
 from kdlab.probes.result import Result, load_result
 from kdlab.probes.ridge import fit_discriminant, fit_ridge
@@ -73,6 +74,7 @@ __all__ = [
     "Neighbours",
     "Pull",
     "PullArrows",
+    "Relations",
     "Representation",
     "Result",
     "Similarity",
@@ -106,6 +108,7 @@ __all__ = [
     "predictor_curves",
     "pull",
     "pull_arrows",
+    "relations",
     "similarity",
     "simplified_loss",
     "stage_attributions",
