@@ -5,11 +5,14 @@ from kdlab.exercises.catalogue import (
     decoupled,
     features,
     logits,
+    own,
+    pulls,
     questions,
     reading,
     reflection,
     relations,
     reuse_classifier,
+    scaling,
     teachers,
 )
 from kdlab.exercises.exercise import Exercise, Question
@@ -26,6 +29,9 @@ EXERCISES: dict[str, Exercise] = {
         teachers,
         reading,
         calibration,
+        pulls,
+        own,
+        scaling,
     )
     for exercise in part.EXERCISES
 }
@@ -33,7 +39,7 @@ EXERCISES: dict[str, Exercise] = {
 
 QUESTIONS: dict[str, Question] = {
     question.name: question
-    for part in (questions, reuse_classifier, reflection)
+    for part in (questions, reuse_classifier, reflection, pulls, own, scaling)
     for question in part.QUESTIONS
 }
 """Numbers and choices to work out."""
