@@ -37,7 +37,7 @@ lab: install
 
 test: lint browser
 	@for kind in "not browser" browser; do \
-	  $(run) -m pytest -m "$$kind" $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS) \
+	  $(run) -m pytest -m "$$kind" $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadgroup --no-loadscope-reorder) $(ARGS) \
 	    || [ $$? = 5 ] || exit 1; done  # 5: nothing was selected, which is no failure here
 
 lint: install-test
