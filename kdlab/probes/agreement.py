@@ -64,6 +64,12 @@ class MapAgreement(Result):
         hits: (network, epoch) -> (m,) 1 where the strongest cell lies on the object, NaN for an even map;
             empty where the places of the objects are not known.
         hit_chance: share of the pictures that the objects cover; NaN where it is not known.
+
+    >>> agreement = kdlab.probes.attributions(study, method="attention").agreement
+    >>> agreement.students, agreement.comparisons[:2]
+    (('alone', 'KD'), ('teacher', 'another picture'))
+    >>> -1 <= agreement.mean("KD") <= 1
+    True
     """
 
     figure: ClassVar[str] = "attribution_agreement"
@@ -159,6 +165,11 @@ def compare_maps(a: np.ndarray, b: np.ndarray, share: float = TOP) -> dict[str, 
 
     Raises:
         ConfigError: different numbers of pictures, values that are not finite, or a bad share.
+
+    >>> a = np.arange(16.0).reshape(1, 4, 4)
+    >>> found = kdlab.probes.compare_maps(a, 10 * a + 1)
+    >>> {name: round(float(value[0]), 4) for name, value in found.items()}
+    {'spearman': 1.0, 'cosine': 1.0, 'iou': 1.0, 'same_peak': 1.0, 'peak_distance': 0.0}
     """
     if not 0 < share < 1:
         raise ConfigError(f"The share of strongest cells must lie between 0 and 1, not {share!r}.")

@@ -39,6 +39,11 @@ class PullArrows(Result):
             interpolated.
         variance: share of the features' variance that the plane shows; NaN where interpolated.
         labels, index: (n,). class_names: one a class. plane: what the plane is, in words.
+
+    >>> arrows = kdlab.probes.pull_arrows(kdlab.probes.pull(study, n=20), "KD")
+    >>> one_by_one = arrows.arrows["ce"] + arrows.arrows["kd"]
+    >>> np.allclose(one_by_one, arrows.arrows["all together"], atol=1e-5)
+    True
     """
 
     figure: ClassVar[str] = "pull_arrows"
@@ -136,6 +141,10 @@ def pull_arrows(
     Raises:
         ConfigError: unknown names, an epoch that was not measured, nothing that pulls, or a map of
             other pictures.
+
+    >>> arrows = kdlab.probes.pull_arrows(kdlab.probes.pull(study, n=20), "KD")
+    >>> arrows.terms, arrows.base.shape
+    (('ce', 'kd', 'all together'), (20, 2))
     """
     if not isinstance(result, Pull):
         raise ConfigError("Arrows are drawn of what pull(study) gives; give that result.")

@@ -42,6 +42,12 @@ class AttentionMaps(Result):
         class_names: one a class.
         predicted: network -> (E, m) predicted classes, where logits are known; -1 at epochs of which
             the network has no snapshot. The maps of those epochs are not there either.
+
+    >>> found = kdlab.probes.attention_maps(study, samples=[0, 1, 2])
+    >>> found.stages["KD"], found.partner["KD", "layer3"]
+    (('layer1', 'layer2', 'layer3'), 'layer3')
+    >>> bool((found.cosine["KD", 3, "layer3"] <= 1 + 1e-6).all())
+    True
     """
 
     figure: ClassVar[str] = "attention"
@@ -175,6 +181,10 @@ def attention_maps(
         ConfigError: unknown names or places, or networks whose attention was not kept.
         CheckpointError: pictures without kept maps, at an epoch of which no weights were kept.
         StudyError: the study has no snapshot yet.
+
+    >>> found = kdlab.probes.attention_maps(study, samples=[0, 1])
+    >>> found.networks, found.maps["KD", 3, "layer1"].shape
+    (('resnet8', 'alone', 'KD'), (2, 8, 8))
     """
     src = as_source(
         source,

@@ -48,6 +48,14 @@ class Attributions(Result):
         change: (network, epoch) -> (m,) f(x) - f(baseline), what they are to add up to.
         missing: (student, epoch) pairs of which no weights were kept.
         agreement: with the teacher, and its controls; None without a teacher or a student.
+
+    >>> options = dict(method="integrated_gradients", students="KD", controls=False)
+    >>> found = kdlab.probes.attributions(study, [0], **options)
+    >>> found.networks, found.signed, found.maps["KD", 3].shape
+    (('resnet8', 'KD'), True, (1, 8, 8))
+    >>> total = found.maps["KD", 3].sum((1, 2))  # of all pixels: what the logit rose by from the baseline
+    >>> np.allclose(total, found.change["KD", 3] + found.delta["KD", 3], atol=1e-4)
+    True
     """
 
     figure: ClassVar[str] = "attribution"
@@ -209,6 +217,10 @@ def attributions(
             network that gradients do not get through.
         CheckpointError: no weights were kept of an epoch asked for.
         StudyError: the study has no snapshot yet.
+
+    >>> found = kdlab.probes.attributions(study, [0, 1], method="gradcam", controls=False)
+    >>> found.stages["KD"], found.maps["KD", 3].shape, bool((found.maps["KD", 3] >= 0).all())
+    ('layer3', (2, 2, 2), True)
     """
     _check(method, baseline, steps, window, stride)
     src = as_source(

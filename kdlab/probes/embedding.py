@@ -73,6 +73,10 @@ class Embedding(Result):
             logits are not known.
         coarse: (n,) super-classes or None; coarse_names. factors: name -> (n,) what pictures were made
             of; factor_names: name -> names of its values.
+
+    >>> space = kdlab.probes.embed(study, "pca", epochs="last", n=20)
+    >>> (space.residual[0] > 0).tolist()  # how far each network is from the teacher, the first
+    [False, True, True]
     """
 
     figure: ClassVar[str] = "embedding"
@@ -157,18 +161,14 @@ class Embedding(Result):
     @property
     def summary(self) -> str:
         """One sentence: how far the classes lie apart in the features, and how near the map is to that."""
-        there = np.isfinite(self.purity[-1])
-        pairs = zip(self.networks, self.purity[-1], strict=True)
+        pairs = list(zip(self.networks, self.purity[-1], strict=True))
         said = [f"{name} {value:.2f}" for name, value in pairs if np.isfinite(value)]
-        missing = absent([name for name, known in zip(self.networks, there, strict=True) if not known])
+        missing = absent([name for name, value in pairs if not np.isfinite(value)])
         gap = float(np.nanmean(self.purity[-1] - self.purity_map[-1]))
         when = "" if self.epochs[-1] == AS_GIVEN else f" after epoch {self.epochs[-1]}"
         side = "lower" if gap > 0 else "higher"
-        picture = (
-            "the map shows the same"
-            if abs(gap) < 0.005
-            else f"in the map it is {abs(gap):.2f} {side} on average"
-        )
+        other = f"in the map it is {abs(gap):.2f} {side} on average"
+        picture = "the map shows the same" if abs(gap) < 0.005 else other
         return (
             f"{METHODS[self.method]} of {len(self.labels)} test pictures{when}: of a picture's {self.k} "
             f"nearest in the features, the share of its own class is {listed(said)}; {picture}.{missing}"
@@ -178,10 +178,8 @@ class Embedding(Result):
     def _kept_in_words(self) -> str:
         if self.kept is None or not np.isfinite(self.kept[-1]).any():
             return ""
-        return (
-            f" The map keeps {percent(float(np.nanmean(self.kept[-1])), 0)} of these neighbours "
-            f"(chance {percent(self.chance_kept, 0)})."
-        )
+        kept, chance = percent(float(np.nanmean(self.kept[-1])), 0), percent(self.chance_kept, 0)
+        return f" The map keeps {kept} of these neighbours (chance {chance})."
 
 
 @measurement
@@ -235,6 +233,10 @@ def embed(
     Raises:
         ConfigError: unknown names, features of different widths that cannot be aligned, too few points.
         StudyError: the study has no snapshot yet.
+
+    >>> space = kdlab.probes.embed(study, "pca", n=20)
+    >>> space.networks, space.coordinates.shape  # 4 epochs, 3 networks, 20 pictures, 2 dimensions
+    (('resnet8', 'alone', 'KD'), (4, 3, 20, 2))
     """
     if method not in METHODS:
         raise unknown_name("map", method, METHODS)
@@ -304,10 +306,9 @@ def _embed(
     coordinates = spread(maps.frames, (len(shown), 2))
     moved = movement(coordinates, maps.frames)
     trusted = np.array([found["trustworthiness"] for found in judgements])
+    distance = np.full(coordinates.shape[:3], np.nan)
     if src.teachers:
         distance = spread([distances(frame) for frame in features], (len(shown),))
-    else:
-        distance = np.full(coordinates.shape[:3], np.nan)
     kinds = {
         networks[n]: kind
         for own, frame in zip(present, frames, strict=True)

@@ -37,6 +37,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         classes_: (K,) labels. coef_: (p, K), intercept_: (K,) of the logits of plain features.
         l2_: penalty used. n_features_in_: p.
+
+    >>> x, y = np.random.default_rng(0).normal(size=(200, 2)), np.arange(200) % 2
+    >>> probe = kdlab.probes.LinearProbe(l2=1.0).fit(x + 4 * y[:, None], y)
+    >>> probe.predict([[0, 0], [4, 4]])
+    array([0, 1])
     """
 
     def __init__(self, probe: str = "softmax", l2: str | float = "auto", random_state: int = 0) -> None:

@@ -48,6 +48,13 @@ class FactorProbe(Result):
         baseline: the student that others are compared with, or "".
         n_fit, n_test: pictures to fit and to judge; probe: "softmax" or "ridge".
         protocol: how it was measured, in words.
+
+    >>> y, colour = np.arange(200) % 4, np.arange(200) // 8 % 2
+    >>> found = kdlab.probes.factor_probe({"layer": np.eye(4)[y]}, y, factors={"colour": colour})
+    >>> found.factors, found.values, found.label
+    (('class', 'colour'), array([4, 2]), 'class')
+    >>> found.accuracy.shape  # networks, epochs, layers, factors, seeds
+    (1, 1, 1, 2, 1)
     """
 
     figure: ClassVar[str] = "factors"
@@ -232,6 +239,12 @@ def factor_probe(
     Raises:
         ConfigError: no factors are known, bad values, unknown names, too few samples.
         StudyError: the study has no snapshot yet.
+
+    >>> y, colour = np.arange(200) % 4, np.arange(200) // 8 % 2
+    >>> layer = np.eye(4)[y]  # it has forgotten the colour
+    >>> found = kdlab.probes.factor_probe({"layer": layer}, y, factors={"colour": colour})
+    >>> dict(zip(found.factors, (found.decodability.ravel() > 0.9).tolist()))
+    {'class': True, 'colour': False}
     """
     src = as_source(source, target=target, fit=fit, images=images, data=data, n=n, teacher=teacher)
     if probe not in (*PROBES, "auto"):

@@ -1,4 +1,11 @@
-"""How faithfully students follow their teachers: agreement, divergence, and who is right when."""
+"""How faithfully students follow their teachers: agreement, divergence, and who is right when.
+
+>>> target = np.arange(60) % 3
+>>> teacher, student = np.eye(3)[target], np.eye(3)[[0, 1, 1] * 20]  # the student knows no class 2
+>>> found = kdlab.probes.fidelity({"t": teacher, "s": student}, target=target, teacher="t")
+>>> found.references, round(float(found.agreement[0, 0, 1, 0, 1]), 2)  # on the test part
+(('t',), 0.67)
+"""
 
 from __future__ import annotations
 
@@ -62,6 +69,12 @@ class Fidelity(Result):
             NaN for teachers, and with fewer than two seeds.
         n_fit, n_test: pictures in the two parts.
         protocol: how it was measured, in words.
+
+    >>> found = kdlab.probes.fidelity(study, epochs="last")
+    >>> found.networks, found.references, found.plain
+    (('resnet8', 'alone', 'KD'), ('resnet8',), ('alone',))
+    >>> found.agreement.shape  # epochs, seeds, parts, networks, networks
+    (1, 1, 2, 3, 3)
     """
 
     figure: ClassVar[str] = "fidelity"

@@ -30,6 +30,10 @@ class FinalAccuracies(Result):
         baseline: the first student of the study.
         epochs: length of the whole training.
         teachers: name -> accuracy; chance: accuracy of always naming the most frequent class.
+
+    >>> found = kdlab.probes.final_accuracies(study)
+    >>> found.last.shape, found.epoch.tolist(), bool((found.best <= 1).all())
+    ((2, 1), [[3], [3]], True)
     """
 
     figure: ClassVar[str] = "final_accuracies"
@@ -137,6 +141,10 @@ def final_accuracies(
     Raises:
         StudyError: no epoch has been finished yet.
         UnknownNameError: no such student.
+
+    >>> found = kdlab.probes.final_accuracies(study)
+    >>> found.students, found.baseline, found.gain[0]  # the first gains nothing on itself
+    (('alone', 'KD'), 'alone', array([0.]))
     """
     roster = tuple(study.names)
     chosen = roster if students is None else (students,) if isinstance(students, str) else tuple(students)

@@ -70,6 +70,12 @@ class LogitGradients(Result):
         gradient: (S, L, d, K). student_logits: (S, d, K). teacher_logits: (d, K). images: (d, C, H, W)
             uint8, or None.
         target, index: (n,). class_names: one a class.
+
+    >>> found = kdlab.probes.logit_gradients(study, students="KD")
+    >>> found.losses
+    ('ce', 'kd', 'kd: true class', 'kd: other classes', 'dkd', 'nkd', 'dist', 'dckd', 'skd: softened')
+    >>> np.allclose(np.diagonal(found.cosine[0]), 1)
+    True
     """
 
     figure: ClassVar[str] = "logit_gradients"
@@ -174,6 +180,12 @@ def logit_gradients(
     Raises:
         ConfigError: unknown names, losses or places, no teacher, or a bad temperature.
         StudyError: the study has no snapshot yet.
+
+    >>> found = kdlab.probes.logit_gradients(study, losses=["ce", "kd"])
+    >>> found.norm.shape  # students, losses, pictures
+    (2, 2, 40)
+    >>> bool(abs(found.gradient.sum(axis=-1)).max() < 1e-5)  # each row sums to 0
+    True
     """
     check_temperatures(temperature)
     if detail < 1:

@@ -65,6 +65,12 @@ class LinearProbeResult(Result):
         probe: "softmax" or "ridge".
         dimension: principal components on which every layer was probed; 0: its own features.
         protocol: how it was measured, in words.
+
+    >>> found = kdlab.probes.linear_probe(study, probe="ridge")
+    >>> found.networks, found.epochs, found.accuracy.shape  # networks, epochs, layers, seeds
+    (('resnet8', 'alone', 'KD'), (0, 1, 2, 3), (3, 4, 3, 1))
+    >>> found.n_fit, found.n_test, bool((found.low <= found.accuracy).all())
+    (40, 40, True)
     """
 
     figure: ClassVar[str] = "probe_depth"
@@ -216,6 +222,13 @@ def linear_probe(
     Raises:
         ConfigError: unknown names, too few samples, values that are not finite.
         StudyError: the study has no snapshot yet.
+
+    >>> x, y = np.random.default_rng(0).normal(size=(400, 2)), np.arange(400) % 2
+    >>> found = kdlab.probes.linear_probe({"layer": x + 4 * y[:, None], "noise": x}, y)
+    >>> (found.accuracy.ravel() > 0.9).tolist()  # the class can be read from one of the two
+    [True, False]
+    >>> kdlab.probes.linear_probe(study, epochs="last", probe="ridge").layers
+    ('layer1', 'layer2', 'layer3')
     """
     src = as_source(source, target=target, fit=fit, images=images, data=data, n=n, teacher=teacher)
     if probe not in (*PROBES, "auto"):

@@ -1,4 +1,9 @@
-"""The parts of the KD loss over epochs and seeds: does the student close the gap, and where?"""
+"""The parts of the KD loss over epochs and seeds: does the student close the gap, and where?
+
+>>> found = kdlab.probes.logit_history(study)
+>>> found.epochs, found.kd.shape  # students, epochs, seeds
+((0, 1, 2, 3), (2, 4, 1))
+"""
 
 from __future__ import annotations
 
@@ -48,6 +53,10 @@ class LogitHistory(Result):
         classes: (C,) labels that occur. class_names: one a class.
         class_tckd, class_product: (S, E, R, C) means over the pictures of each class.
         count: n, pictures.
+
+    >>> found = kdlab.probes.logit_history(study, epochs="last", students="KD")
+    >>> np.allclose(found.kd, found.tckd + found.product, atol=1e-5), np.allclose(found.quadrants.sum(3), 1)
+    (True, True)
     """
 
     figure: ClassVar[str] = "logits_over_epochs"

@@ -54,6 +54,13 @@ class LogitDecomposition(Result):
             first, then the students.
         sweep_classes: (1 + S, T) mean effective number of classes, exp(entropy) of a picture: 1 for a
             certain network, K for an even one.
+
+    >>> found = kdlab.probes.logit_decomposition(study)
+    >>> found.students, found.kd.shape, len(found.at(temperature=1, places=[0, 1]).target)
+    (('alone', 'KD'), (2, 40), 2)
+    >>> teacher, students = found.probabilities(temperature=2)
+    >>> teacher.shape, students.shape
+    ((40, 10), (2, 40, 10))
     """
 
     figure: ClassVar[str] = "logits"
@@ -179,13 +186,8 @@ class LogitDecomposition(Result):
 
     def by_class(self) -> pd.DataFrame:
         """Means over the pictures of each class: one row for each student and class."""
-        return (
-            self.to_frame()
-            .drop(columns=["index", "quadrant"])
-            .groupby(["network", "label"], sort=False)
-            .mean()
-            .reset_index()
-        )
+        table = self.to_frame().drop(columns=["index", "quadrant"])
+        return table.groupby(["network", "label"], sort=False).mean().reset_index()
 
     def confusion(self) -> tuple[np.ndarray, np.ndarray]:
         """Dark knowledge by class: teacher (K, K), students (S, K, K).
@@ -263,6 +265,10 @@ def logit_decomposition(
     Raises:
         ConfigError: unknown names or places, no teacher, logits of different widths, or a bad temperature.
         StudyError: the study has no snapshot yet.
+
+    >>> found = kdlab.probes.logit_decomposition(study, temperature=4)
+    >>> np.allclose(found.kd, found.tckd + found.weight * found.nckd, atol=1e-5)
+    True
     """
     check_temperatures(temperature)
     check_temperatures(*sweep)

@@ -238,6 +238,57 @@ def rank_correlation(x: np.ndarray, flat: np.ndarray) -> float:
     return float(one @ two) / size if size > 0 else float("nan")
 
 
+def judge_map(x: Any, flat: Any, k: int = 10) -> dict[str, float]:
+    """How far a map in the plane can be trusted, judged by the features that it was made of.
+
+    The first two (Venna and Kaski, 2001) look at different faults. A map that puts strangers side by side
+    loses trustworthiness; a map that tears neighbours apart loses continuity. Both forgive what is nearly
+    right; the share of neighbours kept does not. None of them looks at large distances: the rank
+    correlation does.
+
+    Args:
+        x: (n, p) features. flat: (n, 2) the map, or any other placement of the same points.
+        k: neighbours counted, fewer than n / 2.
+
+    Returns:
+        "trustworthiness" and "continuity", 1 for none of the fault; "kept": the share of a point's k nearest
+        in the features that are among its k nearest in the map, k / (n - 1) by chance; "rank_correlation":
+        Spearman's, between all distances in features and map.
+
+    Raises:
+        ConfigError: tables of other shapes, values that are not finite, or too many neighbours.
+
+    >>> import numpy as np
+    >>> from kdlab import probes
+    >>> ring = np.array([[np.cos(t), np.sin(t)] for t in np.linspace(0, 6.28, 60, endpoint=False)])
+    >>> probes.judge_map(ring, 5 * ring)["kept"]
+    1.0
+    >>> torn = ring + np.where(ring[:, :1] > 0, 9.0, 0.0)  # the right half of the ring moved far away
+    >>> judged = probes.judge_map(ring, torn)
+    >>> judged["rank_correlation"] < judged["continuity"] < judged["trustworthiness"]
+    True
+    """
+    given = [np.asarray(table, dtype=np.float64) for table in (x, flat)]
+    if any(t.ndim != 2 for t in given) or len(given[0]) != len(given[1]):
+        shapes = " and ".join(str(t.shape) for t in given)
+        raise ConfigError(
+            f"Features (n, p) and places (n, 2) of the same n points are compared, not {shapes}."
+        )
+    if not all(np.isfinite(t).all() for t in given):
+        raise ConfigError("Some features or places are NaN or infinite, so a map cannot be judged.")
+    if not 1 <= k < len(given[0]) / 2:
+        raise ConfigError(
+            f"k must be at least 1 and less than half of the {len(given[0])} points, not {k!r}."
+        )
+    near = nearest(torch.from_numpy(given[0]), k).numpy()
+    return {
+        "trustworthiness": trustworthiness(given[0], given[1], k),
+        "continuity": trustworthiness(given[1], given[0], k),
+        "kept": float(neighbours_kept(near, given[1]).mean()),
+        "rank_correlation": rank_correlation(given[0], given[1]),
+    }
+
+
 def movement(coordinates: np.ndarray, frames: Sequence[np.ndarray]) -> np.ndarray:
     """(E, N) mean way of a network's points since the frame before, in radii of the map."""
     radius = np.array([np.sqrt(np.square(f - f.mean(axis=(0, 1))).sum(axis=2).mean()) for f in frames])

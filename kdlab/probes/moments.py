@@ -44,6 +44,10 @@ def until(result: Measured, epoch: int | None) -> Measured:
 
     Raises:
         ConfigError: a result of another probe.
+
+    >>> found = kdlab.probes.linear_probe(study, probe="ridge")
+    >>> found.epochs, kdlab.probes.until(found, 1).epochs
+    ((0, 1, 2, 3), (0, 1))
     """
     if type(result) not in _AXES:
         raise ConfigError(f"{type(result).__name__} has no epochs to choose from.")

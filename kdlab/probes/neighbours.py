@@ -1,4 +1,11 @@
-"""The nearest pictures of one picture, in each network's own features."""
+"""The nearest pictures of one picture, in each network's own features.
+
+>>> found = kdlab.probes.neighbours(study, place=0, k=5)
+>>> found.networks, found.labels.shape
+(('resnet8', 'alone', 'KD'), (3, 5))
+>>> found.shared[0]  # the teacher with itself
+np.float64(1.0)
+"""
 
 from __future__ import annotations
 
@@ -34,6 +41,11 @@ class Neighbours(Result):
         distance: (N, k) Euclidean, in units of the network's mean distance between two pictures; NaN where
             only a map was given.
         class_names: one a class. n: pictures that could be neighbours.
+
+    >>> points, labels = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]]), [0, 0, 1, 1, 0, 1]
+    >>> found = kdlab.probes.neighbours({"net": points}, 0, k=2, target=labels, fit=np.zeros(6, bool))
+    >>> found.places, found.purity
+    (array([[1, 2]]), array([0.5]))
     """
 
     figure: ClassVar[str] = "neighbours"

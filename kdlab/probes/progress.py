@@ -89,6 +89,15 @@ def watched(listener: Listener) -> Iterator[None]:
 
     Holds for the current thread alone. What the listener raises ends the measurement and comes out of
     it: raise `Cancelled` for that. Nothing is left half-done: the next call measures anew.
+
+    Args:
+        listener: called with the share that is done, 0 to 1, and a few words on what is done now.
+
+    >>> shares = []
+    >>> with kdlab.probes.watched(lambda share, what: shares.append(share)):
+    ...     found = kdlab.probes.linear_probe(study, probe="ridge", epochs="last")
+    >>> shares[0], shares[-1], shares == sorted(shares)
+    (0.0, 1.0, True)
     """
     token = _WATCH.set(_Watch(listener))
     try:

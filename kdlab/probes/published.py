@@ -37,6 +37,12 @@ class BesidePublished(Result):
         differences: sentences on what else differs than the place where it was done.
         pairs: what has been published of networks that kdlab has: mappings of data, teacher, student,
             count, lowest, highest, sources.
+
+    >>> found = kdlab.probes.beside_published(study)
+    >>> found.data, found.teacher, found.networks
+    ('digits', 'resnet8', ('resnet8',))
+    >>> sorted(found.pairs[0])
+    ['count', 'data', 'highest', 'lowest', 'sources', 'student', 'teacher']
     """
 
     figure: ClassVar[str] = "beside_published"
@@ -122,6 +128,10 @@ def beside_published(study: Any, students: str | Iterable[str] | None = None) ->
 
     Raises:
         StudyError: no epoch has been finished yet.
+
+    >>> found = kdlab.probes.beside_published(study)
+    >>> found.comparable, len(found.own)  # nothing is published of these small scans
+    (False, 2)
     """
     from kdlab.methods import published  # looked up, not depended on: other probes know no methods
 

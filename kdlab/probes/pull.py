@@ -1,4 +1,9 @@
-"""The pull of each term: where every loss wants to move every picture, and which losses fight."""
+"""The pull of each term: where every loss wants to move every picture, and which losses fight.
+
+>>> found = kdlab.probes.pull(study, n=20)
+>>> found.terms, found.places["KD"]
+({'alone': ('ce',), 'KD': ('ce', 'kd')}, ('layer1', 'layer2', 'layer3', 'embedding', 'logits'))
+"""
 
 from __future__ import annotations
 
@@ -48,6 +53,10 @@ class Pull(Result):
         direction: (student, epoch, term) -> (n, d) negative gradients at the embedding.
         labels, index: (n,). class_names: one a class. pictures: "test", "validation" or "training".
         missing: (student, epoch) pairs of which no weights were kept.
+
+    >>> found = kdlab.probes.pull(study, n=20, students="KD")
+    >>> found.norm["KD", 3].shape, np.allclose(found.share["KD", 3].sum(0), 1)  # terms, places
+    ((2, 5), True)
     """
 
     figure: ClassVar[str] = "pull"

@@ -29,6 +29,10 @@ class Representation:
         attention: stage name -> (m, h, w), mean over channels of the squared map, of the first m
             evaluation pictures.
         classifier: weight (K, d) and bias (K,) of the linear layer that reads the embedding, or None.
+
+    >>> shown = kdlab.probes.Representation("mine", stages={"stage1": np.zeros((60, 8))})
+    >>> shown.epoch, list(shown.stages)
+    (-1, ['stage1'])
     """
 
     network: str
@@ -60,6 +64,17 @@ def measure(
         name: how to call it in figures.
         batch_size: pictures at a time.
         n: how many pictures there are, where `images` is a function.
+
+    Returns:
+        what it shows, as arrays.
+
+    Raises:
+        ConfigError: networks whose stages cannot be found (see `kdlab.models.tap`).
+
+    >>> net = kdlab.models.build("resnet8", num_classes=10, in_channels=1)
+    >>> shown = kdlab.probes.measure(net, torch.zeros(5, 1, 8, 8))
+    >>> {name: table.shape for name, table in shown.stages.items()}, shown.logits.shape
+    ({'layer1': (5, 16), 'layer2': (5, 32), 'layer3': (5, 64)}, (5, 10))
     """
     if isinstance(images, np.ndarray):
         images = torch.as_tensor(images)

@@ -25,6 +25,14 @@ class Result:
 
     A subclass names the function of `kdlab.plots` that draws it. Its fields may be arrays, numbers,
     text, None, and tuples and mappings of these; whatever they hold is written by `save`.
+
+    >>> found = kdlab.probes.learning_curves(study, "train_loss")
+    >>> isinstance(found, kdlab.probes.Result), found.summary.endswith(".")
+    (True, True)
+    >>> list(found.to_frame().columns)
+    ['network', 'seed', 'epoch', 'train_loss']
+    >>> kdlab.probes.LearningCurves.load(found.save("curves")).students
+    ('alone', 'KD')
     """
 
     figure: ClassVar[str]
@@ -86,8 +94,15 @@ class Result:
 def load_result(path: str | Path) -> Result:
     """Read a result of whatever kind from a file that `Result.save` wrote.
 
+    Returns:
+        the result, of the class that was saved.
+
     Raises:
         DataError: no such file, not a result, or of a newer kdlab.
+
+    >>> path = kdlab.probes.final_accuracies(study).save("accuracies.npz")
+    >>> type(kdlab.probes.load_result(path)).__name__
+    'FinalAccuracies'
     """
     path = Path(path)
     if not path.exists():

@@ -35,6 +35,11 @@ def fit_ridge(
 
     Raises:
         ConfigError: values that are not finite, or a penalty that is not positive.
+
+    >>> x, target = torch.tensor([[[-1.0], [-1.0], [1.0], [1.0]]]), torch.tensor([0, 0, 1, 1])
+    >>> weight, bias, l2 = kdlab.probes.fit_ridge(x, target, l2=4.0)
+    >>> weight[0]  # without a penalty -1/2 and 1/2
+    tensor([[-0.2500,  0.2500]], dtype=torch.float64)
     """
     spectrum = _spectrum(x, target, classes, l2)
     gain = 1.0 / (spectrum.energy + spectrum.l2[:, None])
@@ -52,6 +57,11 @@ def fit_discriminant(
     Tibshirani, Annals of Statistics 1995).
 
     Args, Returns, Raises: as `fit_ridge`; a class without samples has the bias -inf.
+
+    >>> x, target = torch.tensor([[[-2.0], [-1.0], [1.0], [2.0]]]).double(), torch.tensor([0, 0, 1, 1])
+    >>> weight, bias, l2 = kdlab.probes.fit_discriminant(x, target)
+    >>> (x @ weight + bias[:, None]).argmax(2)
+    tensor([[0, 0, 1, 1]])
     """
     spectrum = _spectrum(x, target, classes, l2)
     counts = spectrum.prior * x.shape[1]

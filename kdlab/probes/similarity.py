@@ -1,4 +1,10 @@
-"""How alike the layers of two networks are: all layer pairs, over epochs and seeds, beside their controls."""
+"""How alike the layers of two networks are: all layer pairs, over epochs and seeds, beside their controls.
+
+>>> x = np.random.default_rng(0).normal(size=(100, 6))
+>>> found = kdlab.probes.similarity({"a": x, "b": 3 * x}, control=False)
+>>> round(float(found.mean(("a", "b"))[0, 0, 0]), 4)  # equal but for the scale
+1.0
+"""
 
 from __future__ import annotations
 
@@ -51,6 +57,12 @@ class Similarity(Result):
             student, mean over neighbouring seeds. Not there for a single seed.
         chance: pair -> (L, M) with the pictures of the right network in random order, mean.
         n: pictures. protocol: how it was measured, in words.
+
+    >>> found = kdlab.probes.similarity(study, students="KD", control=False)
+    >>> found.pairs, found.layers["KD"]
+    ((('resnet8', 'KD'),), ('layer1', 'layer2', 'layer3'))
+    >>> found.values[found.pairs[0]].shape  # epochs, seeds, layers of the teacher, layers of the student
+    (4, 1, 3, 3)
     """
 
     figure: ClassVar[str] = "similarity"

@@ -27,8 +27,9 @@ def simplified_loss(
 ) -> Loss:
     """tau^2 KL(softmax(zt~ / tau) || softmax(z_s / tau)) with the target zt~ that SKD has learnt.
 
-    The simplifier is kdlab's reconstruction of the paper's, as in the method. Its attention looks at the batch. Here batches are the evaluation pictures in their
-    order, as many at a time as in training; a picture's target is that of its batch.
+    The simplifier is kdlab's reconstruction of the paper's, as in the method. Its attention looks at the
+    batch. Here batches are the evaluation pictures in their order, as many at a time as in training; a
+    picture's target is that of its batch.
 
     Args:
         study: with a student that was trained with SKD.
@@ -41,6 +42,11 @@ def simplified_loss(
     Raises:
         ConfigError: the student's method has no simplifier.
         CheckpointError: no weights of that epoch were kept.
+
+    >>> kdlab.probes.simplified_loss(study, "KD")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    kdlab.errors.ConfigError: 'KD' has learnt no simplifier; name a student that was trained with SKD, or...
     """
     parts = study.revive(student, epoch, seed).method.modules()
     method = next((part for part in parts if hasattr(part, "simplify")), None)

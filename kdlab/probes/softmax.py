@@ -35,6 +35,10 @@ class SoftmaxFit:
         objective: (B,) summed cross-entropy + l2/2 ||weight||^2 at the optimum.
         converged: (B,) bool.
         iterations: used by the slowest problem.
+
+    >>> even = kdlab.probes.SoftmaxFit.zeros(count=2, width=5, classes=3)
+    >>> even.logits(torch.randn(2, 4, 5)).softmax(2)[0, 0]
+    tensor([0.3333, 0.3333, 0.3333])
     """
 
     weight: Tensor
@@ -100,8 +104,16 @@ def fit_softmax(
             share of itself. With 1e-5 or more, large problems are computed in float32, else in float64.
         max_iterations: problems that need more are marked as not converged.
 
+    Returns:
+        the fitted probes.
+
     Raises:
         ConfigError: shapes do not fit, values are not finite, or l2 is not positive.
+
+    >>> x, target = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+    >>> fitted = kdlab.probes.fit_softmax(x, target)
+    >>> fitted.logits(x[None]).argmax(2)
+    tensor([[0, 0, 1, 1]])
     """
     tables = Tables(x, target, classes, rough=tolerance >= _SINGLE_TOLERANCE)
     return tables.fit(l2, start=start, tolerance=tolerance, max_iterations=max_iterations)

@@ -35,6 +35,12 @@ class Source:
             name -> names of its values.
         study: whose networks these are, or None.
         attention_count: maps are kept of the first so many evaluation pictures; None means of all.
+
+    >>> source = kdlab.probes.as_source(study)
+    >>> source.teachers, source.students, source.epochs(seed=0)
+    (('resnet8',), ('alone', 'KD'), [0, 1, 2, 3])
+    >>> source.view("KD", epoch=3, seed=0).logits.shape  # 80 pictures of the probe set
+    (80, 10)
     """
 
     teachers: tuple[str, ...]

@@ -23,6 +23,10 @@ class StageAttributions(Result):
         parts: depth -> attributions there; -1 is the deepest stage of each network, as in `attributions`.
             A network that has fewer stages than others shows its shallowest one at the first depths.
         counts: network -> how many stages it has.
+
+    >>> found = kdlab.probes.stage_attributions(study, [0], method="attention", controls=False)
+    >>> found.counts, found.deepest is found.parts[-1]
+    ({'resnet8': 3, 'alone': 3, 'KD': 3}, True)
     """
 
     figure: ClassVar[str] = "map_wall"
@@ -73,6 +77,10 @@ def stage_attributions(
 
     Raises:
         ConfigError, CheckpointError, StudyError: as `attributions`.
+
+    >>> found = kdlab.probes.stage_attributions(study, [0], method="attention", controls=False)
+    >>> {depth: part.stages["KD"] for depth, part in found.parts.items()}
+    {-3: 'layer1', -2: 'layer2', -1: 'layer3'}
     """
     given = {k: options.pop(k) for k in ("target", "images", "data", "n", "teacher") if k in options}
     src = as_source(source, **given, judged=True)

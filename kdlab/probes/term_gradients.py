@@ -1,4 +1,14 @@
-"""Gradients of each weighted term of a method, picture by picture, at every place of a network."""
+"""Gradients of each weighted term of a method, picture by picture, at every place of a network.
+
+Returns:
+    the gradients, of pictures in the order given.
+
+>>> net = kdlab.models.build("resnet8", num_classes=3, in_channels=1)
+>>> images, target = torch.randn(6, 1, 8, 8, generator=generator), torch.arange(6) % 3
+>>> found = kdlab.probes.term_gradients(net, kdlab.methods.CE(), images, target)
+>>> found.terms, found.places
+(('ce',), ('layer1', 'layer2', 'layer3', 'embedding', 'logits'))
+"""
 
 from __future__ import annotations
 
@@ -29,6 +39,14 @@ class TermGradients:
         terms, places: names. factors, values: (T,) weight times schedule, raw value (NaN while off).
         gradients: (term, place) -> (n, ...) or nothing where a term does not reach a place.
         embedding: (n, d).
+
+    >>> net = kdlab.models.build("resnet8", num_classes=3, in_channels=1)
+    >>> images, target = torch.randn(6, 1, 8, 8, generator=generator), torch.arange(6) % 3
+    >>> found = kdlab.probes.term_gradients(net, kdlab.methods.CE(), images, target)
+    >>> found.at("ce", "logits").shape, found.norms().shape
+    ((6, 3), (1, 5))
+    >>> np.allclose(found.shares(), 1)  # a single term is the whole
+    True
     """
 
     terms: tuple[str, ...]

@@ -34,6 +34,11 @@ def untrained_twin(net: nn.Module, images: Tensor, seed: int = 0, *, batch_size:
 
     Raises:
         ConfigError: fewer than 2 pictures, or a parameter that no `reset_parameters` draws anew.
+
+    >>> net = kdlab.models.build("resnet8", num_classes=10, in_channels=1)
+    >>> twin = kdlab.probes.untrained_twin(net, torch.randn(8, 1, 8, 8, generator=generator))
+    >>> twin.training, kdlab.models.state_hash(twin) == kdlab.models.state_hash(net)
+    (False, False)
     """
     if len(images) < 2:
         raise ConfigError("An untrained twin needs at least 2 pictures for its BatchNorm statistics.")
