@@ -2,9 +2,11 @@
 
 from kdlab.exercises.catalogue import (
     calibration,
+    contrast,
     decoupled,
     features,
     logits,
+    maps,
     own,
     pulls,
     questions,
@@ -23,7 +25,9 @@ EXERCISES: dict[str, Exercise] = {
         logits,
         decoupled,
         features,
+        maps,
         relations,
+        contrast,
         reuse_classifier,
         reflection,
         teachers,
@@ -39,7 +43,7 @@ EXERCISES: dict[str, Exercise] = {
 
 QUESTIONS: dict[str, Question] = {
     question.name: question
-    for part in (questions, reuse_classifier, reflection, pulls, own, scaling)
+    for part in (questions, maps, contrast, reuse_classifier, reflection, pulls, own, scaling)
     for question in part.QUESTIONS
 }
 """Numbers and choices to work out."""
