@@ -63,7 +63,7 @@ def test_the_exercises_of_the_course_are_there() -> None:
     table = exercises.table()
     assert set(table.index) == set(EXERCISES) | set(QUESTIONS)
     assert list(table["notebook"]) == sorted(table["notebook"])
-    assert exercises.names(notebook=8) == ["teacher_average", "entropy_weight"]
+    assert exercises.names(notebook=8)[:2] == ["teacher_average", "entropy_weight"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -25,6 +25,7 @@ from kdlab.plots.logits import logit_classes, logit_sample, logit_sweep, logits
 from kdlab.plots.map_wall import map_wall
 from kdlab.plots.matrices import matrices
 from kdlab.plots.neighbours import neighbours
+from kdlab.plots.plain import grouped_bars, lines
 from kdlab.plots.probe_depth import probe_depth
 from kdlab.plots.probe_epochs import probe_epochs, probe_maps
 from kdlab.plots.pull import pull, pull_arrows, pull_conflicts
@@ -48,7 +49,9 @@ __all__ = [
     "fidelity_epochs",
     "final_accuracies",
     "geometry",
+    "grouped_bars",
     "histogram",
+    "lines",
     "logit_classes",
     "logit_distribution",
     "logit_gradients",

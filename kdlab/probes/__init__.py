@@ -20,7 +20,7 @@ from kdlab.probes.arrows import PullArrows, pull_arrows
 from kdlab.probes.attention import AttentionMaps, attention_maps
 from kdlab.probes.attribution import Attributions, attributions
 from kdlab.probes.calibration import Calibration, calibration
-from kdlab.probes.curves import LearningCurves, learning_curves
+from kdlab.probes.curves import LearningCurves, learning_curves, learning_details
 from kdlab.probes.embedding import Embedding, embed
 from kdlab.probes.factors import FactorProbe, factor_probe
 from kdlab.probes.fidelity import Fidelity, fidelity
@@ -97,6 +97,7 @@ __all__ = [
     "fit_softmax",
     "geometry",
     "learning_curves",
+    "learning_details",
     "linear_probe",
     "load_result",
     "logit_decomposition",

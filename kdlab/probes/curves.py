@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -36,6 +36,10 @@ class LearningCurves(Result):
         chance: accuracy of always naming the most frequent class.
         marks: commands given while training: dicts with kind, seed, epoch, student and text; forks also
             with parent. A fork has values from the epoch on in which it was made.
+
+    >>> found = kdlab.probes.learning_curves(study, "term/kd", students=["KD"])
+    >>> found.students, found.roster, found.is_accuracy
+    (('KD',), ('alone', 'KD'), False)
     """
 
     figure: ClassVar[str] = "curves"
@@ -94,13 +98,17 @@ def learning_curves(
 
     Args:
         study: a study, live, finished or killed.
-        key: "test_accuracy", "val_accuracy", "train_accuracy", "train_loss", "term/NAME", or another
-            column of `study.history()`.
+        key: "test_accuracy", "val_accuracy", "train_accuracy", "train_loss", "term/NAME", "detail/NAME",
+            or another column of `study.history()`.
         students: which; None means all.
 
     Raises:
         StudyError: nothing was recorded under `key` yet.
         UnknownNameError: no such student.
+
+    >>> found = kdlab.probes.learning_curves(study)
+    >>> found.epochs, found.values.shape  # students, seeds, epochs
+    (array([1, 2, 3]), (2, 1, 3))
     """
     roster = tuple(study.names)
     chosen = roster if students is None else tuple([students] if isinstance(students, str) else students)
@@ -125,7 +133,7 @@ def learning_curves(
             values[s, r, np.searchsorted(epochs, np.asarray(own, dtype=np.int64))] = measured
     return LearningCurves(
         key=key,
-        label=KEYS.get(key, key.replace("term/", "term ")),
+        label=KEYS.get(key, key.replace("term/", "term ").removeprefix("detail/")),
         students=chosen,
         roster=roster,
         seeds=seeds,
@@ -134,4 +142,58 @@ def learning_curves(
         teachers={teacher.name: float(teacher.accuracy) for teacher in study.teachers},
         chance=float(study.data.chance),
         marks=tuple(study.record.marks()),
+    )
+
+
+def learning_details(study: Any, student: str, group: str) -> LearningCurves:
+    """What a student's method says of itself, epoch by epoch: a curve for each detail of a group.
+
+    Such as the weight of each teacher (group "weight" of CA-MKD), or the guards of SKD ("simplifier"). A
+    detail is that of the last batch of an epoch.
+
+    Args:
+        study: a study, live, finished or killed.
+        student: its name.
+        group: what stands before the "/" of the details.
+
+    Returns:
+        curves whose "students" are the details, without the group's name.
+
+    Raises:
+        StudyError: nothing of this group was recorded yet.
+        UnknownNameError: no such student.
+
+    >>> kdlab.probes.learning_details(study, "KD", "weight")
+    Traceback (most recent call last):
+    ...
+    kdlab.errors.StudyError: No detail of the group 'weight' has been recorded of 'KD'; its method tells none.
+    """
+    prefix = f"detail/{group}/"
+    if student not in study.names:
+        raise unknown_name("student", student, study.names)
+    rows = [r for run in study.record.runs.values() for r in run.rows if r["student"] == student]
+    keys = list(dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)))
+    if not keys:
+        known = sorted({key.split("/")[1] for row in rows for key in row if key.startswith("detail/")})
+        there = f"there are {', '.join(map(repr, known))}" if known else "its method tells none"
+        raise StudyError(f"No detail of the group {group!r} has been recorded of {student!r}; {there}.")
+    parts = [learning_curves(study, key, [student]) for key in keys]
+    epochs = np.unique(np.concatenate([part.epochs for part in parts]))
+    seeds = tuple(seed for seed in study.seeds if any(seed in part.seeds for part in parts))
+    values = np.full((len(keys), len(seeds), len(epochs)), np.nan)
+    for k, part in enumerate(parts):
+        place = np.searchsorted(epochs, part.epochs)
+        for r, seed in enumerate(part.seeds):
+            values[k, seeds.index(seed), place] = part.values[0, r]
+    names = tuple(key.removeprefix(prefix) for key in keys)
+    return replace(
+        parts[0],
+        key=prefix.rstrip("/"),
+        label=f"{group} in {student}",
+        students=names,
+        roster=names,
+        seeds=seeds,
+        epochs=epochs,
+        values=values,
+        teachers={},
     )

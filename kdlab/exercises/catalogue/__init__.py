@@ -2,7 +2,9 @@
 
 from kdlab.exercises.catalogue import (
     calibration,
+    choosing_teachers,
     contrast,
+    curriculum,
     decoupled,
     features,
     logits,
@@ -15,6 +17,7 @@ from kdlab.exercises.catalogue import (
     relations,
     reuse_classifier,
     scaling,
+    student_friendly,
     teachers,
 )
 from kdlab.exercises.exercise import Exercise, Question
@@ -30,7 +33,10 @@ EXERCISES: dict[str, Exercise] = {
         contrast,
         reuse_classifier,
         reflection,
+        curriculum,
+        student_friendly,
         teachers,
+        choosing_teachers,
         reading,
         calibration,
         pulls,
@@ -43,7 +49,18 @@ EXERCISES: dict[str, Exercise] = {
 
 QUESTIONS: dict[str, Question] = {
     question.name: question
-    for part in (questions, maps, contrast, reuse_classifier, reflection, pulls, own, scaling)
+    for part in (
+        questions,
+        maps,
+        contrast,
+        reuse_classifier,
+        reflection,
+        student_friendly,
+        choosing_teachers,
+        pulls,
+        own,
+        scaling,
+    )
     for question in part.QUESTIONS
 }
 """Numbers and choices to work out."""
