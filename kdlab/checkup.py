@@ -43,7 +43,13 @@ class Check:
 
 
 def doctor() -> None:
-    """Check this installation and print what was found and what to fix."""
+    """Check this installation and print what was found and what to fix.
+
+    >>> from kdlab import checkup
+    >>> kdlab.doctor()  # starts a kernel and looks at all of this machine  # doctest: +SKIP
+    >>> checkup.check_python().state  # one of its checks
+    'ok'
+    """
     print(format_checks(checks()))
 
 

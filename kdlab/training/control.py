@@ -18,6 +18,15 @@ class Control:
     Attributes:
         finished: set whenever no training thread is at work. Wait on this, never on
             `Thread.join`, which an interrupt can leave in a wrong state.
+
+    >>> control = kdlab.training.Control()
+    >>> control.open()  # a training begins
+    >>> control.step(2)
+    >>> control.tick(), control.paused, control.owed  # one of two steps is done
+    (True, True, 1)
+    >>> control.play()
+    >>> control.tick(), control.paused
+    (True, False)
     """
 
     def __init__(self) -> None:
@@ -40,7 +49,7 @@ class Control:
 
     @property
     def owed(self) -> int:
-        """Single steps that were asked for and are not done yet."""
+        """Single steps that the training at work was asked for and has not done yet; 0 while none is."""
         with self._condition:
             return self._steps if self._open else 0
 

@@ -8,7 +8,17 @@ from typing import Any
 
 
 class Board:
-    """Latest value per key. The trainer posts; each subscriber takes what changed since it last looked."""
+    """Latest value per key. The trainer posts; each subscriber takes what changed since it last looked.
+
+    >>> board = kdlab.training.Board()
+    >>> reader = board.subscribe()
+    >>> board.post(loss=0.9)
+    >>> board.post(loss=0.7, epoch=1)
+    >>> reader.take()
+    {'loss': 0.7, 'epoch': 1}
+    >>> board.latest("epoch"), reader.take()  # nothing new
+    (1, {})
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -34,7 +44,13 @@ class Board:
 
 
 class Subscription:
-    """One reader of a board. Not to be shared between threads."""
+    """One reader of a board. Not to be shared between threads.
+
+    >>> board = kdlab.training.Board()
+    >>> board.post(epoch=3)
+    >>> board.subscribe().take()  # the first time, all that is there
+    {'epoch': 3}
+    """
 
     def __init__(self, board: Board) -> None:
         self._board = board

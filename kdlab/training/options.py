@@ -51,6 +51,12 @@ class Options:
 
     Raises:
         ConfigError: a value that cannot work.
+
+    >>> options = kdlab.training.Options(teacher_precision="bf16", keep=[10, 20])
+    >>> options.teachers, options.keep
+    ('bf16', (10, 20))
+    >>> kdlab.training.Options.of(options.to_dict()) == options
+    True
     """
 
     precision: str = "fp32"

@@ -44,6 +44,12 @@ class Recipe:
 
     Raises:
         ConfigError: a value that cannot work.
+
+    >>> recipe = kdlab.training.Recipe("mine", epochs=10, lr=0.1, milestones=(5, 8))
+    >>> [round(recipe.rate(epoch, step=0, steps_per_epoch=1), 4) for epoch in (5, 6, 9)]
+    [0.1, 0.01, 0.001]
+    >>> recipe.with_epochs(20).milestones
+    (10, 16)
     """
 
     name: str

@@ -140,8 +140,16 @@ def get_recipe(
         epochs: another length; milestones are scaled with it.
         **changes: other fields to replace; None leaves a field as it is.
 
+    Returns:
+        the recipe.
+
     Raises:
         ConfigError: an unknown name or a value that cannot work.
+
+    >>> kdlab.training.get_recipe("cifar_240").milestones
+    (150, 180, 210)
+    >>> kdlab.training.get_recipe("cifar_240", epochs=24).milestones
+    (15, 18, 21)
     """
     if recipe is None:
         recipe = _BY_DATA.get(data_name, "lab_demo")

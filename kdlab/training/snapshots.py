@@ -41,6 +41,12 @@ class Snapshot:
         side: name -> (n, K) logits of further predictors of the method.
         classifier: weight (K, d) and bias (K,) of the linear classifier that reads the embedding; None
             where a method predicts in another way.
+
+    >>> shown = study.snapshot("KD", epoch=3)
+    >>> shown.logits.shape, shown.embedding.shape, shown.projected
+    ((80, 10), (80, 64), None)
+    >>> {name: table.shape for name, table in shown.stages.items()}
+    {'layer1': (80, 16), 'layer2': (80, 32), 'layer3': (80, 64)}
     """
 
     network: str

@@ -68,6 +68,13 @@ class Study(Worker):
         ConfigError: a name, value or combination that cannot work.
         DataError: the data set is missing or damaged.
         StudyError: the folder holds something else or cannot be written to.
+
+    >>> kdlab.Study("digits", students={"alone": "ce", "exits": "byot"}, epochs=2, folder="runs/trial")
+    Study(digits: alone, exits; 2 epochs, seeds [0]; new)
+    >>> study.table()["network"].tolist()  # of one that is trained
+    ['resnet8', 'alone', 'KD']
+    >>> study.methods["KD"], study.snapshot_epochs()
+    (KD[ce=0.1, kd=0.9], [0, 1, 2, 3])
     """
 
     def __init__(
@@ -319,6 +326,9 @@ def load_study(
 
     Raises:
         StudyError: the folder holds no study, a damaged one, or one that does not fit what is given.
+
+    >>> kdlab.load_study(study.folder)
+    Study(digits: alone, KD; 3 epochs, seeds [0]; finished)
     """
     folder = Path(folder)
     record = config.read_study(folder)

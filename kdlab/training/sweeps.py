@@ -68,6 +68,12 @@ def sweep(
     Raises:
         ConfigError: a point that cannot work, or a value that cannot be swept; nothing was trained.
         StudyError: the folder holds something else, or points failed, with what each of them said.
+
+    >>> grid = {"lr": [0.05, -1.0]}  # every point is checked before any is trained
+    >>> kdlab.sweep(grid, data="digits", students={"alone": "ce"})
+    Traceback (most recent call last):
+        ...
+    kdlab.errors.ConfigError: Point lr=-1.0_seed=0 cannot be trained: lr must be a positive number, not -1.0.
     """
     made = prepare_sweep(grid, folder, **fixed)
     made.run(engine=engine, workers=workers, num_cpus=num_cpus, num_gpus=num_gpus, progress=progress)
@@ -104,6 +110,11 @@ def load_sweep(folder: str | Path) -> Sweep:
 
     Raises:
         StudyError: the folder holds no sweep, or one of another version.
+
+    >>> from kdlab.training.sweeps import prepare_sweep  # what `sweep` does before it trains
+    >>> made = prepare_sweep({"lr": [0.05, 0.1]}, "runs/rates", data="digits", students={"alone": "ce"})
+    >>> kdlab.load_sweep("runs/rates").state
+    'new'
     """
     folder = Path(folder).absolute()
     return Sweep(folder, config.read_record(folder / "sweep.json", "sweep", "points", SWEEP_FORMAT))
@@ -117,6 +128,13 @@ class Sweep:
         grid: axis -> values, "seed" among them.
         fixed: arguments of all points.
         points: one a study.
+
+    >>> from kdlab.training.sweeps import prepare_sweep  # what `sweep` does before it trains
+    >>> made = prepare_sweep({"lr": [0.05, 0.1]}, "runs/rates", data="digits", students={"alone": "ce"})
+    >>> made.grid
+    {'seed': [0], 'lr': [0.05, 0.1]}
+    >>> made.states()
+    {'lr=0.05_seed=0': 'new', 'lr=0.1_seed=0': 'new'}
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:

@@ -39,6 +39,12 @@ class TeacherInfo:
         source: "trained by kdlab", a file name, or "module".
         architecture: name in the zoo, or "" for a module of the user's.
         recipe: how it was trained, where kdlab trained it.
+
+    >>> teacher = study.teachers[0]
+    >>> teacher.name, teacher.source, teacher.architecture, len(teacher.hash)
+    ('resnet8', 'trained by kdlab', 'resnet8', 64)
+    >>> "net" in teacher.facts()
+    False
     """
 
     name: str
@@ -93,9 +99,17 @@ def get_teacher(
         progress: show a bar.
         control, board: of a study that wants to pause, stop and watch the training.
 
+    Returns:
+        the teacher, and what is known of it.
+
     Raises:
         CheckpointError: the cached file is damaged; the message says which folder to delete.
         StudyError: the training was stopped before its end.
+
+    >>> data = kdlab.data.load("digits", limit={"train": 64})
+    >>> teacher = kdlab.training.get_teacher("resnet8", data, epochs=1, device="cpu", progress=False)
+    >>> teacher.source, teacher.net.training, 0 <= teacher.accuracy <= 1
+    ('trained by kdlab', False, True)
     """
     name = canonical(name)
     chosen_recipe = get_recipe(recipe, data_name=data.name, epochs=epochs)

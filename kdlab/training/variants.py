@@ -30,6 +30,12 @@ class Student:
 
     Raises:
         ConfigError: another field, or a value that cannot work.
+
+    >>> deeper = kdlab.Student("kd", network="resnet14", lr=0.02)
+    >>> deeper.own()
+    {'network': 'resnet14', 'recipe': {'lr': 0.02}}
+    >>> kdlab.Study("digits", "resnet8", students={"KD": "kd", "deeper": deeper}, folder="runs/trial")
+    Study(digits: KD, deeper; 20 epochs, seeds [0]; new)
     """
 
     method: Method
