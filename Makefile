@@ -9,24 +9,25 @@ ARGS   ?=
 
 run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
-extras  := test dev timm opentsne tensorboard dashboards onnx
+extras  := test dev timm opentsne tensorboard dashboards onnx book
 
 # Whatever the environment points at, the code of this checkout is what runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint bench install install-test browser clean
+.PHONY: help demo lab book test lint bench install install-test browser clean
 
 help:
 	@echo "make demo    train a teacher and several students on real images, then write a report"
 	@echo "make lab     open JupyterLab at the first notebook"
+	@echo "make book    run all notebooks and write them, the method cards and the reference as web pages"
 	@echo "make test    lint, type-check, and run all tests (notebooks and browser included)"
 	@echo "make lint    only the linters"
 	@echo "make bench   measure speed"
 	@echo "make clean   remove caches and build products (not the environment, studies or data)"
 	@echo
 	@echo "Settings: VENV=$(VENV) (the environment), PYTHON=$(PYTHON) (makes it),"
-	@echo "          ARGS=... (handed on: make demo ARGS=\"--seeds 1\", make test ARGS=\"-k study\"),"
+	@echo "          ARGS=... (handed on: make demo ARGS=\"--seeds 1\", make test ARGS=\"-k study\", make book ARGS=--fast),"
 	@echo "          JOBS=$(JOBS) (run tests in so many processes)"
 
 demo: install
@@ -34,6 +35,9 @@ demo: install
 
 lab: install
 	@$(run) -m kdlab lab $(ARGS)
+
+book: install-test
+	@$(run) docs/book/make_book.py $(ARGS)
 
 test: lint browser
 	@for kind in "not browser" browser; do \
