@@ -50,7 +50,7 @@ def notebook() -> Any:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what its tools say of each other
 def test_the_whole_book(maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sphinx, which fails on any warning, makes it of a small notebook, all cards and all of the reference."""
+    """Sphinx, which fails on any warning, makes it of a notebook, all cards and the whole reference."""
     page = tmp_path / "01_page.ipynb"
     nbformat.write(notebook(), page)
     monkeypatch.setattr(maker, "chosen", lambda notebooks, starts: [page])
