@@ -6,6 +6,7 @@ into whatever input asks for it: pass a teacher's tensors detached (the engine d
 """
 
 from kdlab.losses.contrastive import noise_contrastive, similarities, unit_rows
+from kdlab.losses.controls import even_others, reversed_others, smoothed_labels
 from kdlab.losses.decomposition import (
     Decomposition,
     decompose,
@@ -101,6 +102,7 @@ __all__ = [
     "dkd",
     "entropy_weighted",
     "entropy_weights",
+    "even_others",
     "expected_negative",
     "feature_mse",
     "gap",
@@ -127,12 +129,14 @@ __all__ = [
     "pkt",
     "pool_to",
     "rare_classes",
+    "reversed_others",
     "rkd",
     "rkd_angle",
     "rkd_distance",
     "shortest_mix",
     "similarities",
     "similarity_preserving",
+    "smoothed_labels",
     "soft_cross_entropy",
     "standardize_logits",
     "surer_teacher",

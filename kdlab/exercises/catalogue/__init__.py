@@ -18,6 +18,7 @@ from kdlab.exercises.catalogue import (
     reuse_classifier,
     scaling,
     student_friendly,
+    targets,
     teachers,
 )
 from kdlab.exercises.exercise import Exercise, Question
@@ -27,6 +28,7 @@ EXERCISES: dict[str, Exercise] = {
     for part in (
         logits,
         decoupled,
+        targets,
         features,
         maps,
         relations,
