@@ -1,4 +1,11 @@
-"""Attention maps: picture and stages down, networks across, one colour scale for all."""
+"""Attention maps: picture and stages down, networks across, one colour scale for all.
+
+>>> fig = kdlab.plots.attention(kdlab.probes.attention_maps(study, [0, 1]))
+>>> len(fig.layout.sliders[0].steps)  # two pictures
+2
+>>> fig.layout.annotations[0].text
+'<b>resnet8</b><br>(teacher)'
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Attributions as a wall of pictures, and how far networks agree about them."""
+"""Attributions as a wall of pictures, and how far networks agree about them.
+
+>>> found = kdlab.probes.attributions(study, [0, 1], method="attention", controls=False)
+>>> fig = kdlab.plots.attribution(found)
+>>> [note.text for note in fig.layout.annotations][:3]
+['picture<br> ', '<b>resnet8</b><br>(teacher)', '<b>alone</b><br> ']
+"""
 
 from __future__ import annotations
 
@@ -301,6 +307,11 @@ def attribution_agreement(
 
     Raises:
         ConfigError: an unknown measure, or nothing was compared.
+
+    >>> found = kdlab.probes.attributions(study, method="attention")
+    >>> fig = kdlab.plots.attribution_agreement(found)
+    >>> fig.data[0].name, fig.data[1].name  # what is looked at, and its first control
+    ('student and teacher', 'student and teacher, another picture')
     """
     import plotly.graph_objects as go
 

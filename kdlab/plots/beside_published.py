@@ -1,4 +1,9 @@
-"""Own accuracies beside published ones; or, where none fits, of which networks there are published ones."""
+"""Own accuracies beside published ones; or, where none fits, of which networks there are published ones.
+
+>>> fig = kdlab.plots.beside_published(kdlab.probes.beside_published(study))
+>>> fig.data[0].name  # nothing published of these networks on digits
+'published accuracies, lowest to highest'
+"""
 
 from __future__ import annotations
 

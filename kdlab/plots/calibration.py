@@ -1,4 +1,9 @@
-"""Calibration: reliability diagrams with their counts, and errors over epochs."""
+"""Calibration: reliability diagrams with their counts, and errors over epochs.
+
+>>> fig = kdlab.plots.calibration(kdlab.probes.calibration(study))
+>>> fig.layout.yaxis.title.text
+'expected calibration error (%), 15 bins'
+"""
 
 from __future__ import annotations
 
@@ -41,6 +46,10 @@ def reliability(
 
     Raises:
         ConfigError: no such seed.
+
+    >>> fig = kdlab.plots.reliability(kdlab.probes.calibration(study, epochs="last"))
+    >>> fig.data[0].name, fig.layout.yaxis.title.text
+    ('as sure as right', 'accuracy')
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

@@ -1,4 +1,14 @@
-"""Learning curves: mean over seeds, their spread, the teacher, chance, and the commands given."""
+"""Learning curves: mean over seeds, their spread, the teacher, chance, and the commands given.
+
+Raises:
+    StudyError, UnknownNameError: as `kdlab.probes.learning_curves`, where a study is given.
+
+>>> fig = kdlab.plots.curves(study)
+>>> [line.name for line in fig.data], fig.layout.yaxis.title.text
+(['alone', 'KD'], 'test accuracy (%)')
+>>> fig.layout.meta["summary"].split(";")[0]
+'Test accuracy over 3 epochs'
+"""
 
 from __future__ import annotations
 

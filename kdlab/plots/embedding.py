@@ -1,4 +1,10 @@
-"""Maps of teacher and students, with an epoch slider."""
+"""Maps of teacher and students, with an epoch slider.
+
+>>> space = kdlab.probes.embed(study, "pca", n=20)
+>>> fig = kdlab.plots.embedding(space, color="correct")
+>>> [note.text for note in fig.layout.annotations], len(fig.layout.sliders[0].steps)
+(['resnet8 (teacher)', 'alone', 'KD'], 4)
+"""
 
 from __future__ import annotations
 

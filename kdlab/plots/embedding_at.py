@@ -1,4 +1,10 @@
-"""One moment of a map, as one looks at it closely: chosen networks, pictures, neighbours, pulls."""
+"""One moment of a map, as one looks at it closely: chosen networks, pictures, neighbours, pulls.
+
+>>> space = kdlab.probes.embed(study, "pca", epochs="last", n=20)
+>>> fig = kdlab.plots.embedding_at(space, networks=["KD"], selected=[0, 1])
+>>> fig.layout.meta["clouds"], len(fig.data[0].x)
+(['KD'], 20)
+"""
 
 from __future__ import annotations
 

@@ -55,8 +55,14 @@ def save_figure(fig: go.Figure, path: str | Path, **options: Any) -> Path:
     Args:
         options: those of `to_html` or `to_image`.
 
+    Returns:
+        the file written.
+
     Raises:
         ConfigError: another ending, or pictures cannot be made here.
+
+    >>> kdlab.plots.save_figure(kdlab.plots.curves(study), "curves.html").stat().st_size > 1_000_000
+    True
     """
     suffix = Path(path).suffix.lower()
     if suffix in PAGES:
@@ -83,6 +89,10 @@ def to_html(figures: go.Figure | Sequence[go.Figure], path: str | Path, *, title
 
     Raises:
         ConfigError: no figure.
+
+    >>> path = kdlab.plots.to_html([kdlab.plots.curves(study)], "page.html", title="My study")
+    >>> "<title>My study</title>" in path.read_text(encoding="utf-8")
+    True
     """
     from plotly.offline import get_plotlyjs
 
@@ -136,6 +146,9 @@ def to_image(
     Raises:
         ConfigError: another ending, a size that is not positive, no kaleido, or no Chromium that it can
             start.
+
+    >>> fig = kdlab.plots.curves(study)
+    >>> kdlab.plots.to_image(fig, "curves.png")  # it needs a Chromium and kaleido  # doctest: +SKIP
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -188,6 +201,10 @@ def to_csv(result: Result, path: str | Path) -> Path:
 
     Raises:
         ConfigError: not a result of a probe.
+
+    >>> path = kdlab.plots.to_csv(kdlab.probes.learning_curves(study), "curves.csv")
+    >>> path.read_text().splitlines()[0]
+    'network,seed,epoch,test_accuracy'
     """
     if not hasattr(result, "to_frame"):
         raise ConfigError(

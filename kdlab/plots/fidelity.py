@@ -1,4 +1,9 @@
-"""Fidelity: who agrees with whom, split by who is right, and over epochs."""
+"""Fidelity: who agrees with whom, split by who is right, and over epochs.
+
+>>> fig = kdlab.plots.fidelity(kdlab.probes.fidelity(study))
+>>> [bars.name for bars in fig.data][1:]
+['all pictures', 'reference right', 'reference wrong', 'two seeds of the student', 'independent predictions']
+"""
 
 from __future__ import annotations
 
@@ -167,6 +172,10 @@ def fidelity_epochs(
 
     Raises:
         ConfigError: no such measure, network or part, or no top 5 with so few classes.
+
+    >>> fig = kdlab.plots.fidelity_epochs(kdlab.probes.fidelity(study))
+    >>> [line.name for line in fig.data], fig.layout.yaxis.title.text
+    (['alone (labels alone)', 'KD', 'independent predictions'], 'agreement (%)')
     """
     import plotly.graph_objects as go
 

@@ -1,4 +1,9 @@
-"""Where the students of a study ended: points with their spread, and the exact numbers beside them."""
+"""Where the students of a study ended: points with their spread, and the exact numbers beside them.
+
+>>> fig = kdlab.plots.final_accuracies(kdlab.probes.final_accuracies(study))
+>>> fig.layout.xaxis.title.text, fig.layout.meta["summary"][:27]
+('test accuracy (%)', 'Test accuracy after epoch 3')
+"""
 
 from __future__ import annotations
 

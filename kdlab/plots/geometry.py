@@ -1,4 +1,10 @@
-"""Class geometry: a small plot for each measure, over epochs, layers or networks."""
+"""Class geometry: a small plot for each measure, over epochs, layers or networks.
+
+>>> found = kdlab.probes.geometry(study, epochs=[0, 3], students="KD")
+>>> fig = kdlab.plots.geometry(found, measures=["class_separation"])
+>>> [note.text for note in fig.layout.annotations], fig.layout.xaxis.title.text
+(['class separation R²<br>(1 at collapse)'], 'epoch')
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""What networks answer beside each other, and the same split into true class and other classes."""
+"""What networks answer beside each other, and the same split into true class and other classes.
+
+>>> fig = kdlab.plots.logit_distribution(kdlab.probes.logit_decomposition(study), sample=0)
+>>> [trace.name for trace in fig.data], fig.layout.yaxis.title.text
+(['resnet8 (teacher)', 'alone', 'KD'], 'probability at τ = 4')
+>>> round(float(sum(fig.data[0].y)), 4)
+1.0
+"""
 
 from __future__ import annotations
 
@@ -103,6 +110,10 @@ def logit_parts(
 
     Raises:
         ConfigError: no such picture.
+
+    >>> fig = kdlab.plots.logit_parts(kdlab.probes.logit_decomposition(study))
+    >>> fig.data[0].name, fig.layout.xaxis.title.text
+    ('true class (TCKD)', 'KD loss × τ² (nats)')
     """
     from plotly.subplots import make_subplots
 

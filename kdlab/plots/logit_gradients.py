@@ -1,4 +1,10 @@
-"""What each loss asks for at the logits: arrows, classes, sizes, and who agrees with whom."""
+"""What each loss asks for at the logits: arrows, classes, sizes, and who agrees with whom.
+
+>>> found = kdlab.probes.logit_gradients(study, losses=["ce", "kd"])
+>>> fig = kdlab.plots.logit_gradients(found, student="KD")
+>>> fig.layout.annotations[0].text
+'where a small step leads'
+"""
 
 from __future__ import annotations
 

@@ -43,6 +43,10 @@ def logits_over_epochs(
 
     Raises:
         ConfigError: an unknown option.
+
+    >>> fig = kdlab.plots.logits_over_epochs(kdlab.probes.logit_history(study))
+    >>> [note.text for note in fig.layout.annotations][:2]
+    ['KD loss × τ² (nats)', 'of it about the true class (%)']
     """
     if show not in ("means", "target", "classes"):
         raise unknown_name("value of show", show, ("means", "target", "classes"))

@@ -1,4 +1,9 @@
-"""The KD loss taken apart: one picture, classes, temperatures."""
+"""The KD loss taken apart: one picture, classes, temperatures.
+
+>>> fig = kdlab.plots.logits(kdlab.probes.logit_decomposition(study), samples=[0, 5])
+>>> len(fig.layout.sliders[0].steps), len(fig.frames)
+(2, 2)
+"""
 
 from __future__ import annotations
 
@@ -95,7 +100,21 @@ def logits(
 def logit_sample(
     result: LogitDecomposition, sample: int, *, title: str | None = None, dark: bool = False
 ) -> go.Figure:
-    """One picture of `logits`, without slider."""
+    """One picture of `logits`, without slider.
+
+    Args:
+        result: from `kdlab.probes.logit_decomposition`.
+        sample: place of the picture.
+        title: of the figure.
+        dark: light bars on dark paper.
+
+    Raises:
+        ConfigError: no such picture.
+
+    >>> fig = kdlab.plots.logit_sample(kdlab.probes.logit_decomposition(study), sample=3)
+    >>> [trace.name for trace in fig.data if trace.name][:3]
+    ['resnet8 (teacher)', 'alone', 'KD']
+    """
     return logits(result, samples=[sample], title=title, dark=dark)
 
 
@@ -197,7 +216,17 @@ def _sample_note(result: LogitDecomposition, place: int) -> dict[str, Any]:
 
 
 def logit_classes(result: LogitDecomposition, *, title: str | None = None, dark: bool = False) -> go.Figure:
-    """Class means of both parts of the KD loss: true class above, other classes below, one axis for both."""
+    """Class means of both parts of the KD loss: true class above, other classes below, one axis for both.
+
+    Args:
+        result: from `kdlab.probes.logit_decomposition`.
+        title: of the figure.
+        dark: light bars on dark paper.
+
+    >>> fig = kdlab.plots.logit_classes(kdlab.probes.logit_decomposition(study))
+    >>> [note.text for note in fig.layout.annotations]
+    ['true class (TCKD)', 'other classes (weight × NCKD)']
+    """
     from plotly.subplots import make_subplots
 
     labels = np.unique(result.target)
@@ -239,7 +268,17 @@ def logit_classes(result: LogitDecomposition, *, title: str | None = None, dark:
 
 
 def logit_sweep(result: LogitDecomposition, *, title: str | None = None, dark: bool = False) -> go.Figure:
-    """What temperature does: the share of KD that is about the true class, and how many classes speak."""
+    """What temperature does: the share of KD that is about the true class, and how many classes speak.
+
+    Args:
+        result: from `kdlab.probes.logit_decomposition`.
+        title: of the figure.
+        dark: light lines on dark paper.
+
+    >>> fig = kdlab.plots.logit_sweep(kdlab.probes.logit_decomposition(study))
+    >>> fig.data[0].x.tolist(), fig.layout.xaxis.title.text
+    ([1.0, 2.0, 4.0, 8.0, 16.0], 'temperature τ')
+    """
     from plotly.subplots import make_subplots
 
     looks = theme.styles(result.roster, (result.teacher,))

@@ -1,4 +1,9 @@
-"""A wall of maps: one picture at all stages of all networks, or several pictures at one stage."""
+"""A wall of maps: one picture at all stages of all networks, or several pictures at one stage.
+
+>>> fig = kdlab.plots.map_wall(kdlab.probes.attention_maps(study, [0, 1]), sample=1)
+>>> [note.text for note in fig.layout.annotations][:4]
+['picture', 'layer1', 'layer2', 'layer3']
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The nearest pictures of one picture, a row a network."""
+"""The nearest pictures of one picture, a row a network.
+
+>>> fig = kdlab.plots.neighbours(kdlab.probes.neighbours(study, place=0, k=3))
+>>> fig.layout.xaxis.title.text, len(fig.layout.images)  # the picture, and 3 for each of 3 networks
+('nearest first', 10)
+"""
 
 from __future__ import annotations
 

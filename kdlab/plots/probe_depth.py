@@ -1,4 +1,9 @@
-"""Linear probe accuracy by depth, with its controls and an epoch slider."""
+"""Linear probe accuracy by depth, with its controls and an epoch slider.
+
+>>> fig = kdlab.plots.probe_depth(kdlab.probes.linear_probe(study, probe="ridge"))
+>>> [line.name for line in fig.data]
+['resnet8 (teacher)', 'alone', 'KD', 'students before training']
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""What linear probes read as training goes on: lines over epochs, and maps of layers by epochs."""
+"""What linear probes read as training goes on: lines over epochs, and maps of layers by epochs.
+
+>>> found = kdlab.probes.linear_probe(study, probe="ridge")
+>>> fig = kdlab.plots.probe_epochs(found, layer="layer3")
+>>> next(line.x for line in fig.data if line.name == "KD").tolist()
+[0, 1, 2, 3]
+"""
 
 from __future__ import annotations
 
@@ -125,6 +131,10 @@ def probe_maps(
 
     Raises:
         ConfigError: the value was not measured.
+
+    >>> fig = kdlab.plots.probe_maps(kdlab.probes.linear_probe(study, probe="ridge"))
+    >>> [map_.z.shape for map_ in fig.data if map_.type == "heatmap"]  # a teacher has one column
+    [(3, 1), (3, 4), (3, 4)]
     """
     from plotly.subplots import make_subplots
 

@@ -1,4 +1,9 @@
-"""The pull of each term: how strong where, who fights whom, and arrows."""
+"""The pull of each term: how strong where, who fights whom, and arrows.
+
+>>> fig = kdlab.plots.pull(kdlab.probes.pull(study, n=20))
+>>> sorted({line.name for line in fig.data}), fig.layout.yaxis.type
+(['ce', 'kd'], 'log')
+"""
 
 from __future__ import annotations
 
@@ -147,6 +152,10 @@ def pull_conflicts(
 
     Raises:
         ConfigError: no student has such a place, or two terms that reach it.
+
+    >>> fig = kdlab.plots.pull_conflicts(kdlab.probes.pull(study, n=20, students="KD"))
+    >>> fig.data[0].x, fig.data[0].z.shape
+    (('ce', 'kd'), (2, 2))
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -236,6 +245,11 @@ def pull_arrows(
         most: pictures with arrows, for "picture"; the others are shown as points.
         title: of the figure.
         dark: light lines on dark paper.
+
+    >>> arrows = kdlab.probes.pull_arrows(kdlab.probes.pull(study, n=20), "KD")
+    >>> fig = kdlab.plots.pull_arrows(arrows)
+    >>> [trace.name for trace in fig.data if trace.name]
+    ['all together', 'ce', 'kd']
     """
     import plotly.graph_objects as go
 

@@ -1,4 +1,9 @@
-"""How alike the layers of two networks are: matrices beside their controls, and lines over the epochs."""
+"""How alike the layers of two networks are: matrices beside their controls, and lines over the epochs.
+
+>>> fig = kdlab.plots.similarity(kdlab.probes.similarity(study, control=False))
+>>> [note.text for note in fig.layout.annotations], fig.data[0].z.shape
+(['alone and resnet8', 'KD and resnet8'], (3, 3))
+"""
 
 from __future__ import annotations
 
@@ -127,6 +132,10 @@ def similarity_epochs(
 
     Raises:
         ConfigError: a single epoch, or an unknown layer.
+
+    >>> fig = kdlab.plots.similarity_epochs(kdlab.probes.similarity(study, control=False))
+    >>> [note.text for note in fig.layout.annotations], fig.layout.yaxis.title.text
+    (['layer1', 'layer2', 'layer3'], 'linear CKA (1 is equal)')
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

@@ -64,7 +64,14 @@ DIVERGING = ((0.0, "rgb(0,90,170)"), (0.5, "rgb(245,245,245)"), (1.0, "rgb(200,8
 
 @dataclass(frozen=True)
 class Style:
-    """Colour, dash and marker of one network, in plotly's words."""
+    """Colour, dash and marker of one network, in plotly's words.
+
+    >>> look = kdlab.plots.styles(["alone", "KD"])["KD"]
+    >>> look.dash, look.symbol
+    ('dash', 'square')
+    >>> look.line() == {"color": look.color, "dash": look.dash, "width": look.width}
+    True
+    """
 
     color: str
     dash: str
@@ -99,6 +106,15 @@ def styles(students: Sequence[str], teachers: Sequence[str] = ()) -> dict[str, S
         students: all students of the study in their order, also those that are not drawn; or other
             things that are told apart, as terms of a loss.
         teachers: names of the teachers.
+
+    Returns:
+        name -> style, teachers too.
+
+    >>> looks = kdlab.plots.styles(["alone", "KD"], teachers=["resnet8"])
+    >>> looks["resnet8"].dash, looks["alone"].color != looks["KD"].color
+    ('dash', True)
+    >>> kdlab.plots.styles(["alone", "KD", "new"])["KD"] == looks["KD"]  # whoever comes later
+    True
     """
     out = {name: _TEACHERS[i % len(_TEACHERS)] for i, name in enumerate(teachers)}
     for i, name in enumerate(students):
@@ -228,7 +244,15 @@ def small_titles(fig: go.Figure) -> None:
 
 
 def recolour(fig: go.Figure, dark: bool) -> go.Figure:
-    """A copy of `fig` for dark (or back for light) paper; every paired colour is exchanged."""
+    """A copy of `fig` for dark (or back for light) paper; every paired colour is exchanged.
+
+    >>> fig = kdlab.plots.curves(study)
+    >>> night = kdlab.plots.recolour(fig, dark=True)
+    >>> fig.layout.paper_bgcolor, night.layout.paper_bgcolor
+    ('#ffffff', '#171a1f')
+    >>> kdlab.plots.recolour(night, dark=False) == fig
+    True
+    """
     pairs = DARK if dark else {night: day for day, night in DARK.items()}
     return unchecked(_exchanged(_described(fig), pairs))
 
