@@ -194,15 +194,13 @@ def exit_hint(exit_features, deepest_features):
             (" * active).sum()", " * active).sum(dim=1).mean()"),
         ),
         wrong(
-            "masking",
+            "value",
             "Both features must be active in yours. One of them is enough: `|` in place of `&`.",
             ("(exit_features > 0) | (deepest > 0)", "(exit_features > 0) & (deepest > 0)"),
         ),
+        wrong("value", "The mask is missing: elements where both are inactive count too.", (" * active", "")),
         wrong(
-            "masking", "The mask is missing: elements where both are inactive count too.", (" * active", "")
-        ),
-        wrong(
-            "masking",
+            "value",
             "You look at the deepest features alone. An exit that is active where the deepest is not is "
             "wrong too, and must hear it.",
             ("(exit_features > 0) | (deepest > 0)", "deepest > 0"),
@@ -327,6 +325,12 @@ def crd_review(exit_logits, temperature):
             "Only the deepest exit teaches in yours (BYOT's way, the mode 'final_only'). All pairs are asked "
             "for.",
             ("for k in range(count)", "for k in [count - 1]"),
+        ),
+        wrong(
+            "value",
+            "Only the deepest exit teaches in yours, and you sum. Let every deeper exit teach, and take the mean.",
+            ("for k in range(count)", "for k in [count - 1]"),
+            ("for j, k in pairs]).mean()", "for j, k in pairs]).sum()"),
         ),
         wrong(
             "value",

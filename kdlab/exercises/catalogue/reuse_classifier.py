@@ -234,6 +234,15 @@ def simkd(student_map, teacher_map, weight):
                 "F.adaptive_avg_pool2d(F.conv2d(student, weight).relu(), size)",
             ),
         ),
+        wrong(
+            "value",
+            "You bring the student's map to the teacher's size. Where the teacher's map is larger, pool that.",
+            (
+                "size = (min(student_map.shape[2], teacher_map.shape[2]), "
+                "min(student_map.shape[3], teacher_map.shape[3]))",
+                "size = tuple(teacher_map.shape[2:])",
+            ),
+        ),
         wrong("value", "The difference is not squared.", (".square()", ".abs()")),
     ),
 )
@@ -335,6 +344,15 @@ def cmkd(student_logits, pseudo_logits, teacher_logits, target, feature, alpha, 
             (" + kd + gamma", " + gamma"),
         ),
         wrong("value", "The pseudo-teacher's lesson is missing.", ("guided = pseudo + ", "guided = ")),
+        wrong(
+            "stability",
+            "`F.kl_div` with probabilities as its target has no finite gradient to it where they are 0, and "
+            "your goal learns too. Give it logarithms: `F.log_softmax` and `log_target=True`.",
+            (
+                "return tau**2 * (log_goal.exp() * (log_goal - log_answer)).sum(dim=1).mean()",
+                "return tau**2 * F.kl_div(log_answer, F.softmax(goal / tau, dim=1), reduction='batchmean')",
+            ),
+        ),
         wrong(
             "slope",
             "The value is right, but the pseudo-teacher is detached as the goal of the student. In CMKD it "
