@@ -1,11 +1,4 @@
-"""Attention maps: picture and stages down, networks across, one colour scale for all.
-
->>> fig = kdlab.plots.attention(kdlab.probes.attention_maps(study, [0, 1]))
->>> len(fig.layout.sliders[0].steps)  # two pictures
-2
->>> fig.layout.annotations[0].text
-'<b>resnet8</b><br>(teacher)'
-"""
+"""Attention maps: picture and stages down, networks across, one colour scale for all."""
 
 from __future__ import annotations
 
@@ -48,6 +41,12 @@ def attention(
 
     Raises:
         ConfigError: no such epoch or picture, an unknown option, or a difference without a teacher.
+
+    >>> fig = kdlab.plots.attention(kdlab.probes.attention_maps(study, [0, 1]))
+    >>> len(fig.layout.sliders[0].steps)  # two pictures
+    2
+    >>> fig.layout.annotations[0].text
+    '<b>resnet8</b><br>(teacher)'
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

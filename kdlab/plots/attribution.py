@@ -1,10 +1,4 @@
-"""Attributions as a wall of pictures, and how far networks agree about them.
-
->>> found = kdlab.probes.attributions(study, [0, 1], method="attention", controls=False)
->>> fig = kdlab.plots.attribution(found)
->>> [note.text for note in fig.layout.annotations][:3]
-['picture<br> ', '<b>resnet8</b><br>(teacher)', '<b>alone</b><br> ']
-"""
+"""Attributions as a wall of pictures, and how far networks agree about them."""
 
 from __future__ import annotations
 
@@ -65,6 +59,11 @@ def attribution(
 
     Raises:
         ConfigError: no such picture, an unknown option, or a difference without a teacher.
+
+    >>> found = kdlab.probes.attributions(study, [0, 1], method="attention", controls=False)
+    >>> fig = kdlab.plots.attribution(found)
+    >>> [note.text for note in fig.layout.annotations][:3]
+    ['picture<br> ', '<b>resnet8</b><br>(teacher)', '<b>alone</b><br> ']
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

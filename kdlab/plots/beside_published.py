@@ -1,9 +1,4 @@
-"""Own accuracies beside published ones; or, where none fits, of which networks there are published ones.
-
->>> fig = kdlab.plots.beside_published(kdlab.probes.beside_published(study))
->>> fig.data[0].name  # nothing published of these networks on digits
-'published accuracies, lowest to highest'
-"""
+"""Own accuracies beside published ones; or, where none fits, of which networks there are published ones."""
 
 from __future__ import annotations
 
@@ -42,6 +37,10 @@ def beside_published(
 
     Raises:
         UnknownNameError: another word for methods.
+
+    >>> fig = kdlab.plots.beside_published(kdlab.probes.beside_published(study))
+    >>> fig.data[0].name  # nothing published of these networks on digits
+    'published accuracies, lowest to highest'
     """
     if methods not in METHODS:
         raise unknown_name("choice of methods", methods, METHODS)

@@ -1,9 +1,4 @@
-"""Calibration: reliability diagrams with their counts, and errors over epochs.
-
->>> fig = kdlab.plots.calibration(kdlab.probes.calibration(study))
->>> fig.layout.yaxis.title.text
-'expected calibration error (%), 15 bins'
-"""
+"""Calibration: reliability diagrams with their counts, and errors over epochs."""
 
 from __future__ import annotations
 
@@ -266,6 +261,10 @@ def calibration(
 
     Raises:
         ConfigError: an unknown measure.
+
+    >>> fig = kdlab.plots.calibration(kdlab.probes.calibration(study))
+    >>> fig.layout.yaxis.title.text
+    'expected calibration error (%), 15 bins'
     """
     import plotly.graph_objects as go
 

@@ -1,14 +1,4 @@
-"""Learning curves: mean over seeds, their spread, the teacher, chance, and the commands given.
-
-Raises:
-    StudyError, UnknownNameError: as `kdlab.probes.learning_curves`, where a study is given.
-
->>> fig = kdlab.plots.curves(study)
->>> [line.name for line in fig.data], fig.layout.yaxis.title.text
-(['alone', 'KD'], 'test accuracy (%)')
->>> fig.layout.meta["summary"].split(";")[0]
-'Test accuracy over 3 epochs'
-"""
+"""Learning curves: mean over seeds, their spread, the teacher, chance, and the commands given."""
 
 from __future__ import annotations
 
@@ -35,6 +25,15 @@ def curves(
         key: for a study, what to draw.
         title: of the figure.
         dark: light lines on dark paper.
+
+    Raises:
+        StudyError, UnknownNameError: as `kdlab.probes.learning_curves`, where a study is given.
+
+    >>> fig = kdlab.plots.curves(study)
+    >>> [line.name for line in fig.data], fig.layout.yaxis.title.text
+    (['alone', 'KD'], 'test accuracy (%)')
+    >>> fig.layout.meta["summary"].split(";")[0]
+    'Test accuracy over 3 epochs'
     """
     import plotly.graph_objects as go
 

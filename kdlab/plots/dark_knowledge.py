@@ -1,9 +1,4 @@
-"""Which wrong classes a network thinks of: teacher, students and the difference.
-
->>> fig = kdlab.plots.dark_knowledge(kdlab.probes.logit_decomposition(study))
->>> [note.text for note in fig.layout.annotations]
-['resnet8 (teacher)', 'alone', 'KD', 'alone − teacher', 'KD − teacher']
-"""
+"""Which wrong classes a network thinks of: teacher, students and the difference."""
 
 from __future__ import annotations
 
@@ -42,6 +37,10 @@ def dark_knowledge(
 
     Raises:
         ConfigError: two classes, where nothing is left beside the true one.
+
+    >>> fig = kdlab.plots.dark_knowledge(kdlab.probes.logit_decomposition(study))
+    >>> [note.text for note in fig.layout.annotations]
+    ['resnet8 (teacher)', 'alone', 'KD', 'alone − teacher', 'KD − teacher']
     """
     from plotly.subplots import make_subplots
 

@@ -1,10 +1,4 @@
-"""Maps of teacher and students, with an epoch slider.
-
->>> space = kdlab.probes.embed(study, "pca", n=20)
->>> fig = kdlab.plots.embedding(space, color="correct")
->>> [note.text for note in fig.layout.annotations], len(fig.layout.sliders[0].steps)
-(['resnet8 (teacher)', 'alone', 'KD'], 4)
-"""
+"""Maps of teacher and students, with an epoch slider."""
 
 from __future__ import annotations
 
@@ -80,6 +74,11 @@ def embedding(
 
     Raises:
         ConfigError: an unknown `color`, or one that is not known of these networks or pictures.
+
+    >>> space = kdlab.probes.embed(study, "pca", n=20)
+    >>> fig = kdlab.plots.embedding(space, color="correct")
+    >>> [note.text for note in fig.layout.annotations], len(fig.layout.sliders[0].steps)
+    (['resnet8 (teacher)', 'alone', 'KD'], 4)
     """
     import plotly.graph_objects as go
 

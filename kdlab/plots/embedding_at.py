@@ -1,10 +1,4 @@
-"""One moment of a map, as one looks at it closely: chosen networks, pictures, neighbours, pulls.
-
->>> space = kdlab.probes.embed(study, "pca", epochs="last", n=20)
->>> fig = kdlab.plots.embedding_at(space, networks=["KD"], selected=[0, 1])
->>> fig.layout.meta["clouds"], len(fig.data[0].x)
-(['KD'], 20)
-"""
+"""One moment of a map, as one looks at it closely: chosen networks, pictures, neighbours, pulls."""
 
 from __future__ import annotations
 
@@ -103,6 +97,11 @@ def embedding_at(
 
     Raises:
         ConfigError: something that this map does not know.
+
+    >>> space = kdlab.probes.embed(study, "pca", epochs="last", n=20)
+    >>> fig = kdlab.plots.embedding_at(space, networks=["KD"], selected=[0, 1])
+    >>> fig.layout.meta["clouds"], len(fig.data[0].x)
+    (['KD'], 20)
     """
     e = _place_of(result, epoch)
     shown = _places(result, networks)

@@ -1,11 +1,4 @@
-"""Factors by layer: what each network shows of the pictures, and what it shows more or less than another.
-
->>> y, colour = np.arange(200) % 4, np.arange(200) // 8 % 2
->>> found = kdlab.probes.factor_probe({"net": np.eye(4)[y]}, y, factors={"colour": colour})
->>> fig = kdlab.plots.factors(found)
->>> fig.layout.yaxis.ticktext, fig.data[1].text[0]  # the class can be read without error
-(('<b>class</b>', 'colour'), '1.00')
-"""
+"""Factors by layer: what each network shows of the pictures, and what it shows more or less than another."""
 
 from __future__ import annotations
 
@@ -53,6 +46,12 @@ def factors(
 
     Raises:
         ConfigError: no such value, or no baseline to compare with.
+
+    >>> y, colour = np.arange(200) % 4, np.arange(200) // 8 % 2
+    >>> found = kdlab.probes.factor_probe({"net": np.eye(4)[y]}, y, factors={"colour": colour})
+    >>> fig = kdlab.plots.factors(found)
+    >>> fig.layout.yaxis.ticktext, fig.data[1].text[0]  # the class can be read without error
+    (('<b>class</b>', 'colour'), '1.00')
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

@@ -1,9 +1,4 @@
-"""Fidelity: who agrees with whom, split by who is right, and over epochs.
-
->>> fig = kdlab.plots.fidelity(kdlab.probes.fidelity(study))
->>> [bars.name for bars in fig.data][1:]
-['all pictures', 'reference right', 'reference wrong', 'two seeds of the student', 'independent predictions']
-"""
+"""Fidelity: who agrees with whom, split by who is right, and over epochs."""
 
 from __future__ import annotations
 
@@ -59,6 +54,10 @@ def fidelity(
 
     Raises:
         ConfigError: no such network or part.
+
+    >>> fig = kdlab.plots.fidelity(kdlab.probes.fidelity(study))
+    >>> [bars.name for bars in fig.data][1:4]
+    ['all pictures', 'reference right', 'reference wrong']
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

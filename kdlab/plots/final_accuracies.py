@@ -1,9 +1,4 @@
-"""Where the students of a study ended: points with their spread, and the exact numbers beside them.
-
->>> fig = kdlab.plots.final_accuracies(kdlab.probes.final_accuracies(study))
->>> fig.layout.xaxis.title.text, fig.layout.meta["summary"][:27]
-('test accuracy (%)', 'Test accuracy after epoch 3')
-"""
+"""Where the students of a study ended: points with their spread, and the exact numbers beside them."""
 
 from __future__ import annotations
 
@@ -32,6 +27,10 @@ def final_accuracies(result: FinalAccuracies, *, title: str | None = None, dark:
         result: from `kdlab.probes.final_accuracies`.
         title: of the figure.
         dark: light lines on dark paper.
+
+    >>> fig = kdlab.plots.final_accuracies(kdlab.probes.final_accuracies(study))
+    >>> fig.layout.xaxis.title.text, fig.layout.meta["summary"][:27]
+    ('test accuracy (%)', 'Test accuracy after epoch 3')
     """
     import plotly.graph_objects as go
 

@@ -1,10 +1,4 @@
-"""Class geometry: a small plot for each measure, over epochs, layers or networks.
-
->>> found = kdlab.probes.geometry(study, epochs=[0, 3], students="KD")
->>> fig = kdlab.plots.geometry(found, measures=["class_separation"])
->>> [note.text for note in fig.layout.annotations], fig.layout.xaxis.title.text
-(['class separation R²<br>(1 at collapse)'], 'epoch')
-"""
+"""Class geometry: a small plot for each measure, over epochs, layers or networks."""
 
 from __future__ import annotations
 
@@ -52,6 +46,11 @@ def geometry(
 
     Raises:
         ConfigError: unknown measures, layers or axes, or nothing known of them.
+
+    >>> found = kdlab.probes.geometry(study, epochs=[0, 3], students="KD")
+    >>> fig = kdlab.plots.geometry(found, measures=["class_separation"])
+    >>> [note.text for note in fig.layout.annotations], fig.layout.xaxis.title.text
+    (['class separation R²<br>(1 at collapse)'], 'epoch')
     """
     from plotly.subplots import make_subplots
 

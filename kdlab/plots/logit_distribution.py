@@ -1,11 +1,4 @@
-"""What networks answer beside each other, and the same split into true class and other classes.
-
->>> fig = kdlab.plots.logit_distribution(kdlab.probes.logit_decomposition(study), sample=0)
->>> [trace.name for trace in fig.data], fig.layout.yaxis.title.text
-(['resnet8 (teacher)', 'alone', 'KD'], 'probability at τ = 4')
->>> round(float(sum(fig.data[0].y)), 4)
-1.0
-"""
+"""What networks answer beside each other, and the same split into true class and other classes."""
 
 from __future__ import annotations
 
@@ -71,6 +64,12 @@ def logit_distribution(
 
     Raises:
         ConfigError: no such picture, or an unknown scale.
+
+    >>> fig = kdlab.plots.logit_distribution(kdlab.probes.logit_decomposition(study), sample=0)
+    >>> [trace.name for trace in fig.data], fig.layout.yaxis.title.text
+    (['resnet8 (teacher)', 'alone', 'KD'], 'probability at τ = 4')
+    >>> round(float(sum(fig.data[0].y)), 4)
+    1.0
     """
     import plotly.graph_objects as go
 

@@ -1,10 +1,4 @@
-"""What each loss asks for at the logits: arrows, classes, sizes, and who agrees with whom.
-
->>> found = kdlab.probes.logit_gradients(study, losses=["ce", "kd"])
->>> fig = kdlab.plots.logit_gradients(found, student="KD")
->>> fig.layout.annotations[0].text
-'where a small step leads'
-"""
+"""What each loss asks for at the logits: arrows, classes, sizes, and who agrees with whom."""
 
 from __future__ import annotations
 
@@ -48,6 +42,11 @@ def logit_gradients(
 
     Raises:
         ConfigError: no such student or picture.
+
+    >>> found = kdlab.probes.logit_gradients(study, losses=["ce", "kd"])
+    >>> fig = kdlab.plots.logit_gradients(found, student="KD")
+    >>> fig.layout.annotations[0].text
+    'where a small step leads'
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

@@ -1,9 +1,4 @@
-"""The KD loss taken apart: one picture, classes, temperatures.
-
->>> fig = kdlab.plots.logits(kdlab.probes.logit_decomposition(study), samples=[0, 5])
->>> len(fig.layout.sliders[0].steps), len(fig.frames)
-(2, 2)
-"""
+"""The KD loss taken apart: one picture, classes, temperatures."""
 
 from __future__ import annotations
 
@@ -42,6 +37,10 @@ def logits(
 
     Raises:
         ConfigError: no such picture.
+
+    >>> fig = kdlab.plots.logits(kdlab.probes.logit_decomposition(study), samples=[0, 5])
+    >>> len(fig.layout.sliders[0].steps), len(fig.frames)
+    (2, 2)
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

@@ -1,9 +1,4 @@
-"""A wall of maps: one picture at all stages of all networks, or several pictures at one stage.
-
->>> fig = kdlab.plots.map_wall(kdlab.probes.attention_maps(study, [0, 1]), sample=1)
->>> [note.text for note in fig.layout.annotations][:4]
-['picture', 'layer1', 'layer2', 'layer3']
-"""
+"""A wall of maps: one picture at all stages of all networks, or several pictures at one stage."""
 
 from __future__ import annotations
 
@@ -76,6 +71,10 @@ def map_wall(
 
     Raises:
         ConfigError: no such epoch, picture or stage, an unknown option, or a difference without a teacher.
+
+    >>> fig = kdlab.plots.map_wall(kdlab.probes.attention_maps(study, [0, 1]), sample=1)
+    >>> [note.text for note in fig.layout.annotations][:4]
+    ['picture', 'layer1', 'layer2', 'layer3']
     """
 
     _check(layout, show, opacity)

@@ -1,9 +1,4 @@
-"""The nearest pictures of one picture, a row a network.
-
->>> fig = kdlab.plots.neighbours(kdlab.probes.neighbours(study, place=0, k=3))
->>> fig.layout.xaxis.title.text, len(fig.layout.images)  # the picture, and 3 for each of 3 networks
-('nearest first', 10)
-"""
+"""The nearest pictures of one picture, a row a network."""
 
 from __future__ import annotations
 
@@ -29,6 +24,10 @@ def neighbours(result: Neighbours, *, title: str | None = None, dark: bool = Fal
         result: from `kdlab.probes.neighbours`.
         title: of the figure.
         dark: on dark paper.
+
+    >>> fig = kdlab.plots.neighbours(kdlab.probes.neighbours(study, place=0, k=3))
+    >>> fig.layout.xaxis.title.text, len(fig.layout.images)  # the picture, and 3 for each of 3 networks
+    ('nearest first', 10)
     """
     import plotly.graph_objects as go
 

@@ -1,9 +1,4 @@
-"""Linear probe accuracy by depth, with its controls and an epoch slider.
-
->>> fig = kdlab.plots.probe_depth(kdlab.probes.linear_probe(study, probe="ridge"))
->>> [line.name for line in fig.data]
-['resnet8 (teacher)', 'alone', 'KD', 'students before training']
-"""
+"""Linear probe accuracy by depth, with its controls and an epoch slider."""
 
 from __future__ import annotations
 
@@ -64,6 +59,10 @@ def probe_depth(
 
     Raises:
         ConfigError: the value was not measured, or an unknown value, control or kind of bars.
+
+    >>> fig = kdlab.plots.probe_depth(kdlab.probes.linear_probe(study, probe="ridge"))
+    >>> [line.name for line in fig.data]
+    ['resnet8 (teacher)', 'alone', 'KD', 'students before training']
     """
     import plotly.graph_objects as go
 

@@ -1,10 +1,4 @@
-"""What linear probes read as training goes on: lines over epochs, and maps of layers by epochs.
-
->>> found = kdlab.probes.linear_probe(study, probe="ridge")
->>> fig = kdlab.plots.probe_epochs(found, layer="layer3")
->>> next(line.x for line in fig.data if line.name == "KD").tolist()
-[0, 1, 2, 3]
-"""
+"""What linear probes read as training goes on: lines over epochs, and maps of layers by epochs."""
 
 from __future__ import annotations
 
@@ -52,6 +46,11 @@ def probe_epochs(
 
     Raises:
         ConfigError: an unknown layer, or the value was not measured.
+
+    >>> found = kdlab.probes.linear_probe(study, probe="ridge")
+    >>> fig = kdlab.plots.probe_epochs(found, layer="layer3")
+    >>> next(line.x for line in fig.data if line.name == "KD").tolist()
+    [0, 1, 2, 3]
     """
     from plotly.subplots import make_subplots
 

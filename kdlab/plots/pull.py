@@ -1,9 +1,4 @@
-"""The pull of each term: how strong where, who fights whom, and arrows.
-
->>> fig = kdlab.plots.pull(kdlab.probes.pull(study, n=20))
->>> sorted({line.name for line in fig.data}), fig.layout.yaxis.type
-(['ce', 'kd'], 'log')
-"""
+"""The pull of each term: how strong where, who fights whom, and arrows."""
 
 from __future__ import annotations
 
@@ -44,6 +39,10 @@ def pull(
         epoch_slider: a slider over epochs; else the last epoch alone.
         title: of the figure.
         dark: light lines on dark paper.
+
+    >>> fig = kdlab.plots.pull(kdlab.probes.pull(study, n=20))
+    >>> sorted({line.name for line in fig.data}), fig.layout.yaxis.type
+    (['ce', 'kd'], 'log')
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

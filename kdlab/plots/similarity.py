@@ -1,9 +1,4 @@
-"""How alike the layers of two networks are: matrices beside their controls, and lines over the epochs.
-
->>> fig = kdlab.plots.similarity(kdlab.probes.similarity(study, control=False))
->>> [note.text for note in fig.layout.annotations], fig.data[0].z.shape
-(['alone and resnet8', 'KD and resnet8'], (3, 3))
-"""
+"""How alike the layers of two networks are: matrices beside their controls, and lines over the epochs."""
 
 from __future__ import annotations
 
@@ -35,6 +30,10 @@ def similarity(
         epoch_slider: a slider over epochs; else the last epoch alone.
         title: of the figure.
         dark: light text on dark paper.
+
+    >>> fig = kdlab.plots.similarity(kdlab.probes.similarity(study, control=False))
+    >>> [note.text for note in fig.layout.annotations], fig.data[0].z.shape
+    (['alone and resnet8', 'KD and resnet8'], (3, 3))
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

@@ -1,11 +1,4 @@
-"""Whether networks are as sure as they are right, before and after one temperature is fitted.
-
->>> logits = 2 * np.log([[3, 1]] * 40)  # sure to 9/10 ...
->>> target = np.arange(40) // 2 % 4 // 3  # ... and right in 3 of 4
->>> found = kdlab.probes.calibration({"net": logits}, target=target)
->>> round(found.temperature.item(), 2)
-2.0
-"""
+"""Whether networks are as sure as they are right, before and after one temperature is fitted."""
 
 from __future__ import annotations
 
@@ -218,6 +211,12 @@ def calibration(
         ConfigError: unknown names, no logits, no bin, too few pictures, labels without a logit, or logits
             that are not finite.
         StudyError: the study has no snapshot yet.
+
+    >>> logits = 2 * np.log([[3, 1]] * 40)  # sure to 9/10 ...
+    >>> target = np.arange(40) // 2 % 4 // 3  # ... and right in 3 of 4
+    >>> found = kdlab.probes.calibration({"net": logits}, target=target)
+    >>> round(found.temperature.item(), 2)
+    2.0
     """
     bins = whole(bins, "bins", 1)
     given = named_logits(source)

@@ -1,11 +1,4 @@
-"""How faithfully students follow their teachers: agreement, divergence, and who is right when.
-
->>> target = np.arange(60) % 3
->>> teacher, student = np.eye(3)[target], np.eye(3)[[0, 1, 1] * 20]  # the student knows no class 2
->>> found = kdlab.probes.fidelity({"t": teacher, "s": student}, target=target, teacher="t")
->>> found.references, round(float(found.agreement[0, 0, 1, 0, 1]), 2)  # on the test part
-(('t',), 0.67)
-"""
+"""How faithfully students follow their teachers: agreement, divergence, and who is right when."""
 
 from __future__ import annotations
 
@@ -240,6 +233,12 @@ def fidelity(
         ConfigError: unknown names, fewer than two networks, no logits or logits that are not finite,
             different numbers of classes, too few pictures, or a temperature that is not positive.
         StudyError: the study has no snapshot yet.
+
+    >>> target = np.arange(60) % 3
+    >>> teacher, student = np.eye(3)[target], np.eye(3)[[0, 1, 1] * 20]  # the student knows no class 2
+    >>> found = kdlab.probes.fidelity({"t": teacher, "s": student}, target=target, teacher="t")
+    >>> found.references, round(float(found.agreement[0, 0, 1, 0, 1]), 2)  # on the test part
+    (('t',), 0.67)
     """
     several = isinstance(temperatures, Iterable) and not isinstance(temperatures, str)
     taus: tuple[float, ...] = tuple(temperatures) if several else (temperatures,)  # type: ignore

@@ -1,10 +1,4 @@
-"""How each network arranges the classes in its features: collapse, separation, dimensions.
-
->>> corners = np.eye(3)[np.arange(60) % 3]  # every class one point, all equally far apart
->>> found = kdlab.probes.geometry({"net": corners}, target=np.arange(60) % 3)
->>> bool(found.values["nc1"].max() < 1e-6), bool(found.values["nc2_etf"].max() < 1e-6)
-(True, True)
-"""
+"""How each network arranges the classes in its features: collapse, separation, dimensions."""
 
 from __future__ import annotations
 
@@ -214,6 +208,11 @@ def geometry(
         ConfigError: unknown names, no features, too few pictures or classes, or features that are not
             finite.
         StudyError: the study has no snapshot yet.
+
+    >>> corners = np.eye(3)[np.arange(60) % 3]  # every class one point, all equally far apart
+    >>> found = kdlab.probes.geometry({"net": corners}, target=np.arange(60) % 3)
+    >>> bool(found.values["nc1"].max() < 1e-6), bool(found.values["nc2_etf"].max() < 1e-6)
+    (True, True)
     """
     src = as_source(source, target=target, fit=fit, images=images, data=data, n=n, teacher=teacher)
     keep, present = _common(src)

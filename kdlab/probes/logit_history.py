@@ -1,9 +1,4 @@
-"""The parts of the KD loss over epochs and seeds: does the student close the gap, and where?
-
->>> found = kdlab.probes.logit_history(study)
->>> found.epochs, found.kd.shape  # students, epochs, seeds
-((0, 1, 2, 3), (2, 4, 1))
-"""
+"""The parts of the KD loss over epochs and seeds: does the student close the gap, and where?"""
 
 from __future__ import annotations
 
@@ -171,6 +166,10 @@ def logit_history(
     Raises:
         ConfigError: unknown names or places, no teacher, logits of different widths, or a bad temperature.
         StudyError: the study has no snapshot yet.
+
+    >>> found = kdlab.probes.logit_history(study)
+    >>> found.epochs, found.kd.shape  # students, epochs, seeds
+    ((0, 1, 2, 3), (2, 4, 1))
     """
     check_temperatures(temperature)
     src = logit_source(source, target=target, images=images, data=data, teacher=teacher)

@@ -1,11 +1,4 @@
-"""The nearest pictures of one picture, in each network's own features.
-
->>> found = kdlab.probes.neighbours(study, place=0, k=5)
->>> found.networks, found.labels.shape
-(('resnet8', 'alone', 'KD'), (3, 5))
->>> found.shared[0]  # the teacher with itself
-np.float64(1.0)
-"""
+"""The nearest pictures of one picture, in each network's own features."""
 
 from __future__ import annotations
 
@@ -138,6 +131,12 @@ def neighbours(
 
     Raises:
         ConfigError: no such place, or k out of range.
+
+    >>> found = kdlab.probes.neighbours(study, place=0, k=5)
+    >>> found.networks, found.labels.shape
+    (('resnet8', 'alone', 'KD'), (3, 5))
+    >>> found.shared[0]  # the teacher with itself
+    np.float64(1.0)
     """
     if isinstance(source, Embedding):
         return _of_map(source, place, k, epoch, students)

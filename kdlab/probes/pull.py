@@ -1,9 +1,4 @@
-"""The pull of each term: where every loss wants to move every picture, and which losses fight.
-
->>> found = kdlab.probes.pull(study, n=20)
->>> found.terms, found.places["KD"]
-({'alone': ('ce',), 'KD': ('ce', 'kd')}, ('layer1', 'layer2', 'layer3', 'embedding', 'logits'))
-"""
+"""The pull of each term: where every loss wants to move every picture, and which losses fight."""
 
 from __future__ import annotations
 
@@ -164,6 +159,10 @@ def pull(
         ConfigError: unknown names, a method that needs training pictures, or too few pictures.
         CheckpointError: nothing was kept of an epoch asked for.
         StudyError: the training has not begun.
+
+    >>> found = kdlab.probes.pull(study, n=20)
+    >>> found.terms, found.places["KD"]
+    ({'alone': ('ce',), 'KD': ('ce', 'kd')}, ('layer1', 'layer2', 'layer3', 'embedding', 'logits'))
     """
     study = source.study if isinstance(source, Source) else source
     if not hasattr(study, "revive"):

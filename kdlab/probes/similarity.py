@@ -1,10 +1,4 @@
-"""How alike the layers of two networks are: all layer pairs, over epochs and seeds, beside their controls.
-
->>> x = np.random.default_rng(0).normal(size=(100, 6))
->>> found = kdlab.probes.similarity({"a": x, "b": 3 * x}, control=False)
->>> round(float(found.mean(("a", "b"))[0, 0, 0]), 4)  # equal but for the scale
-1.0
-"""
+"""How alike the layers of two networks are: all layer pairs, over epochs and seeds, beside their controls."""
 
 from __future__ import annotations
 
@@ -212,6 +206,11 @@ def similarity(
         ConfigError: unknown names, nothing to compare, values that are not finite, or CCA of too few
             pictures.
         StudyError: the study has no snapshot yet.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 6))
+    >>> found = kdlab.probes.similarity({"a": x, "b": 3 * x}, control=False)
+    >>> round(float(found.mean(("a", "b"))[0, 0, 0]), 4)  # equal but for the scale
+    1.0
     """
     if metric not in METRICS:
         raise unknown_name("similarity", metric, METRICS)

@@ -1,14 +1,4 @@
-"""Gradients of each weighted term of a method, picture by picture, at every place of a network.
-
-Returns:
-    the gradients, of pictures in the order given.
-
->>> net = kdlab.models.build("resnet8", num_classes=3, in_channels=1)
->>> images, target = torch.randn(6, 1, 8, 8, generator=generator), torch.arange(6) % 3
->>> found = kdlab.probes.term_gradients(net, kdlab.methods.CE(), images, target)
->>> found.terms, found.places
-(('ce',), ('layer1', 'layer2', 'layer3', 'embedding', 'logits'))
-"""
+"""Gradients of each weighted term of a method, picture by picture, at every place of a network."""
 
 from __future__ import annotations
 
@@ -131,8 +121,17 @@ def term_gradients(
         batch_size: pictures at a time; terms that compare pictures see those of their batch.
         second: (n, C, H, W) second views, for methods that ask for them.
 
+    Returns:
+        the gradients, of pictures in the order given.
+
     Raises:
         ConfigError: the method needs something that was not given, or a value that is not finite.
+
+    >>> net = kdlab.models.build("resnet8", num_classes=3, in_channels=1)
+    >>> images, target = torch.randn(6, 1, 8, 8, generator=generator), torch.arange(6) % 3
+    >>> found = kdlab.probes.term_gradients(net, kdlab.methods.CE(), images, target)
+    >>> found.terms, found.places
+    (('ce',), ('layer1', 'layer2', 'layer3', 'embedding', 'logits'))
     """
     from kdlab.methods import Step
 

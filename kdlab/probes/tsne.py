@@ -2,11 +2,6 @@
 
 Exact t-SNE costs n^2 per iteration, which up to some thousand points is cheaper than the trees of
 Barnes-Hut, and gives the lower KL divergence.
-
->>> points = np.random.default_rng(0).normal(size=(40, 5)) + 20 * (np.arange(40) % 2)[:, None]
->>> plane, divergence = kdlab.probes.tsne(points, perplexity=5, backend="torch")
->>> plane.shape, kdlab.probes.metrics.knn_purity(plane, np.arange(40) % 2, k=3)  # two groups
-((40, 2), 1.0)
 """
 
 from __future__ import annotations
@@ -59,6 +54,11 @@ def tsne(
     Raises:
         ConfigError: too few points, values that are not finite, a perplexity of 1 or less, places of
             another shape, a pull below 0 or where the backend has none, or a backend that is not installed.
+
+    >>> points = np.random.default_rng(0).normal(size=(40, 5)) + 20 * (np.arange(40) % 2)[:, None]
+    >>> plane, divergence = kdlab.probes.tsne(points, perplexity=5, backend="torch")
+    >>> plane.shape, kdlab.probes.metrics.knn_purity(plane, np.arange(40) % 2, k=3)  # two groups
+    ((40, 2), 1.0)
     """
     x = np.asarray(x, dtype=np.float64)
     n = len(x)
