@@ -35,6 +35,7 @@ def test_bars_stand_side_by_side_and_show_their_spread() -> None:
     assert named(fig)["one"].error_y.array is None
     assert list(named(fig)["two"].error_y.array) == [1.0, 0.0]
     looks = {(trace.marker.color, trace.marker.pattern.shape) for trace in fig.data}
+    assert {trace.marker.pattern.fillmode for trace in fig.data} == {"overlay"}  # hatch over the colour
     assert len({color for color, _ in looks}) == len({shape for _, shape in looks}) == 2
 
 

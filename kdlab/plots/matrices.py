@@ -88,7 +88,7 @@ def matrices(
         legend=False,
         dark=dark,
         margin=dict(l=44 if groups is not None else 16, r=16, t=70 if title else 40, b=16),
-        **_scales(shown, signed, unit),
+        **_scales(shown, signed, unit, rows),
     )
 
 
@@ -129,12 +129,14 @@ def _axes(fig: go.Figure, groups: Sequence[str] | None, across: int) -> None:
             axis.update(tickvals=middles, ticktext=names, tickfont=dict(size=11))
 
 
-def _scales(shown: Mapping[str, np.ndarray], signed: Collection[str], unit: str) -> dict[str, Any]:
-    """One colour scale for the tables, another around 0 for the differences."""
+def _scales(shown: Mapping[str, np.ndarray], signed: Collection[str], unit: str, rows: int) -> dict[str, Any]:
+    """One colour scale for the tables, another around 0 for the differences: below it where there is room."""
     plain = [table for name, table in shown.items() if name not in signed]
     layout: dict[str, Any] = {}
-    half = 0.48 if plain and signed else 1.0
+    both = bool(plain and signed)
+    half = 0.48 if both and rows > 1 else 1.0
     bar = dict(thickness=12, outlinewidth=0, len=half, yanchor="top")
+    other = dict(x=1.12, y=1.0) if both and rows == 1 else dict(y=half)
     heading = dict(side="right", font=dict(size=12))
     if plain:
         layout["coloraxis"] = dict(
@@ -149,6 +151,6 @@ def _scales(shown: Mapping[str, np.ndarray], signed: Collection[str], unit: str)
             colorscale=[list(stop) for stop in theme.DIVERGING],
             cmin=-most,
             cmax=most,
-            colorbar={**bar, "y": half, "title": {**heading, "text": "difference"}},
+            colorbar={**bar, **other, "title": {**heading, "text": "difference"}},
         )
     return layout

@@ -150,7 +150,9 @@ def grouped_bars(
                 color=looks[name].color,
                 line=dict(color=theme.PAPER, width=1),
                 pattern=dict(
-                    shape=hatches[number % len(hatches)], fgcolor=theme.PAPER, size=6, solidity=0.25
+                    shape=hatches[number % len(hatches)],
+                    fillmode="overlay",  # else the bar's own colour gives way to the hatch
+                    **dict(fgcolor=theme.PAPER, size=6, solidity=0.25),
                 ),
             ),
             hovertemplate=f"{name}, %{{x}}: %{{y:.4g}}<extra></extra>",
