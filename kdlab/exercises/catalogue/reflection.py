@@ -328,7 +328,7 @@ def crd_review(exit_logits, temperature):
         ),
         wrong(
             "value",
-            "Only the deepest exit teaches in yours, and you sum. Let every deeper exit teach, and take the mean.",
+            "Only the deepest exit teaches in yours, and you sum. Let all deeper exits teach; take the mean.",
             ("for k in range(count)", "for k in [count - 1]"),
             ("for j, k in pairs]).mean()", "for j, k in pairs]).sum()"),
         ),

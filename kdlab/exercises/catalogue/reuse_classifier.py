@@ -236,7 +236,7 @@ def simkd(student_map, teacher_map, weight):
         ),
         wrong(
             "value",
-            "You bring the student's map to the teacher's size. Where the teacher's map is larger, pool that.",
+            "You bring the student's map to the teacher's size. Where the teacher's is larger, pool that.",
             (
                 "size = (min(student_map.shape[2], teacher_map.shape[2]), "
                 "min(student_map.shape[3], teacher_map.shape[3]))",
