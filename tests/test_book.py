@@ -27,13 +27,17 @@ CELLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def maker() -> Any:
-    spec = importlib.util.spec_from_file_location("make_book", SCRIPT)
+def loaded(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"book_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def maker() -> Any:
+    return loaded(SCRIPT)
 
 
 def notebook() -> Any:
@@ -99,3 +103,14 @@ def test_an_unknown_notebook_is_named() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--notebooks", "77"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "No notebook begins with 77; there are 00_start_here" in done.stderr
+
+
+def test_every_formula_of_the_notebooks_can_be_drawn() -> None:
+    """Without a script, as MathML; a command that the converter does not know would stand there as text."""
+    conf = loaded(SCRIPT.with_name("conf.py"))
+    for twin in sorted((SCRIPT.parents[2] / "notebooks" / "text").glob("*.md")):
+        text = re.sub(r"```.*?```|`[^`]*`", "", twin.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", text, flags=re.DOTALL):
+            assert "<math" in conf.formula(block or inline), twin.name
+    with pytest.raises(Exception, match="cannot be written as MathML"):
+        conf.formula(r"\Big\{ x \Big\}")

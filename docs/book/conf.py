@@ -7,6 +7,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.errors import ExtensionError
 
 import kdlab
 
@@ -78,13 +79,21 @@ def _skipped(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any)
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
+def formula(latex: str, display: str = "inline") -> str:
+    """A formula as MathML; a command that the converter does not know is an error."""
+    made = convert(latex, display=display)
+    if "\\" in made:
+        raise ExtensionError(f"A part of this formula cannot be written as MathML: {latex}")
+    return made
+
+
 def _inline(self: Any, node: nodes.math) -> None:
-    self.body.append(convert(node.astext()))
+    self.body.append(formula(node.astext()))
     raise nodes.SkipNode
 
 
 def _block(self: Any, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="math" role="math">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="math" role="math">{formula(node.astext(), "block")}</div>')
     raise nodes.SkipNode
 
 
