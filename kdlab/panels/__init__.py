@@ -76,8 +76,16 @@ def open_panel(study: Any, kind: str = "study", **options: Any) -> Any:
         kind: "study", "representations", "probes", "attention", "logits" or "compare".
         options: of the panel's class, such as `shared`, so that panels share epoch and selection.
 
+    Returns:
+        the panel, a widget.
+
     Raises:
         UnknownNameError: there is no such panel.
+
+    >>> panel = kdlab.panels.open_panel(study, "logits", in_cell=True)
+    >>> type(panel).__name__, type(panel.result).__name__
+    ('LogitPanel', 'LogitDecomposition')
+    >>> panel.close()
     """
     if kind not in KINDS:
         raise unknown_name("panel", kind, KINDS)

@@ -33,6 +33,9 @@ class Want:
         compute: measures it, on a thread of its own.
         code: the same in Python.
         known: the result, where it is there without measuring.
+
+    >>> kdlab.panels.Want("a sum", compute=lambda: 1 + 1, code="1 + 1").compute()
+    2
     """
 
     key: Hashable
@@ -60,6 +63,12 @@ class AnalysisPanel(Paced, DrawsPlots):
 
     Attributes:
         values: name of a control -> value; change it with `set`.
+
+    >>> panel = kdlab.panels.LogitPanel(study, in_cell=True)  # one of the subclasses
+    >>> panel.set("view", "gradients")
+    >>> type(panel.result).__name__
+    'LogitGradients'
+    >>> panel.close()
     """
 
     heading: ClassVar[str] = ""

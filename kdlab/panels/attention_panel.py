@@ -51,6 +51,15 @@ class AttentionPanel(PicturePanel):
     Maps lie over the picture; teacher and students have one colour scale. Activation maps of the first
     pictures are kept at every snapshot; everything else is computed from weights, at the epochs of which
     they were kept.
+
+    Args:
+        study: a `kdlab.Study`, new, running, finished or loaded.
+        **options: of `AnalysisPanel`.
+
+    >>> panel = kdlab.panels.AttentionPanel(study, in_cell=True)
+    >>> panel.needs_weights(), panel.result.stages["KD"]
+    (False, ('layer1', 'layer2', 'layer3'))
+    >>> panel.close()
     """
 
     heading = "Attention"

@@ -72,7 +72,17 @@ _TOP_CLASSES = 10  # from so many on, the overlap of the 5 highest says somethin
 
 
 class ComparePanel(SeedsPanel):
-    """Where students ended, how they differ inside and in what they answer; everything in one file."""
+    """Where students ended, how they differ inside and in what they answer; everything in one file.
+
+    Args:
+        study: a `kdlab.Study`, new, running, finished or loaded.
+        **options: of `AnalysisPanel`.
+
+    >>> panel = kdlab.panels.ComparePanel(study, in_cell=True)
+    >>> type(panel.result).__name__, panel.code(panel.want(), panel.result)
+    ('FinalAccuracies', 'kdlab.plots.final_accuracies(kdlab.probes.final_accuracies(study))')
+    >>> panel.close()
+    """
 
     heading = "Compare"
     purpose = "Teacher and students side by side: accuracies, layers, classes, confidence, agreement."

@@ -35,6 +35,14 @@ class Lab(widgets.Tab):
         panels: kind -> panel.
         shared: what they have in common.
         jobs: measures for all of them, one thing at a time.
+
+    >>> lab = kdlab.panels.Lab(study, in_cell=True)
+    >>> list(lab.panels)
+    ['study', 'representations', 'probes', 'attention', 'logits', 'compare']
+    >>> lab.show("logits")
+    >>> lab.panels["logits"].active, lab.panels["probes"].active
+    (True, False)
+    >>> lab.close()
     """
 
     def __init__(self, study: Any, *, in_cell: bool = False) -> None:

@@ -99,6 +99,12 @@ class LiveFigure(anywidget.AnyWidget, DrawsPlots):
 
     Attributes:
         fig: the figure; change it inside `drawing` only.
+
+    >>> figure = kdlab.panels.LiveFigure([{"type": "scatter", "y": [1.0, 2.0]}])
+    >>> with figure.drawing() as fig:
+    ...     fig.data[0].y = [1.0, 2.0, 4.0]
+    >>> len(figure.fig.data[0].y)
+    3
     """
 
     _esm = module("plot.js", "figure.js")
@@ -156,7 +162,11 @@ class Paced(anywidget.AnyWidget):
 
 
 class Pulse(Paced):
-    """An invisible `Paced` widget, to be shown beside figures."""
+    """An invisible `Paced` widget, to be shown beside figures.
+
+    >>> kdlab.panels.Pulse().wait(timeout=0.01)  # seconds until a page answers; here there is none
+    inf
+    """
 
     _esm = module("parts.js", "pulse.js")
 

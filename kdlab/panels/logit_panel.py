@@ -52,6 +52,16 @@ class LogitPanel(PicturePanel):
 
     Temperature, picture and class only redraw; epochs and gradients are measured, which is quick: the
     logits are those of the snapshots.
+
+    Args:
+        study: a `kdlab.Study`, new, running, finished or loaded.
+        **options: of `AnalysisPanel`.
+
+    >>> panel = kdlab.panels.LogitPanel(study, in_cell=True)
+    >>> panel.set("temperature", 8.0)  # redraws
+    >>> panel.exported(panel.result).temperature
+    8.0
+    >>> panel.close()
     """
 
     heading = "Logits"

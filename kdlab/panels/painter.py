@@ -41,10 +41,27 @@ class Painter:
     panel or from Python, and ends with `close`. Where widgets cannot be written to from a thread,
     `draw` does the same on the thread that calls it.
 
+    Args:
+        source: where news come from, such as a subscription to a study's board.
+        views: things with `paint(news)`.
+        hz: most frames a second.
+        pulse: tells how fast the page is; None does not ask it.
+        on_error: called with a traceback in words.
+
     Attributes:
         frames: how many frames were drawn.
         lags: seconds that the page took for each of the latest frames.
         error: what ended the painter itself, else None.
+
+    >>> class Shown:
+    ...     def paint(self, news):
+    ...         print(news)
+    >>> board = kdlab.training.Board()
+    >>> painter = kdlab.panels.Painter(board.subscribe(), [Shown()])
+    >>> board.post(epoch=2)
+    >>> board.post(epoch=3)
+    >>> painter.draw()  # on this thread; `start` draws on one of its own
+    {'epoch': 3}
     """
 
     def __init__(

@@ -32,7 +32,17 @@ FACTOR_VALUES = (
 
 
 class ProbePanel(SeedsPanel):
-    """Linear probes of every layer, by depth, by epoch and as maps; neighbours; factors of pictures."""
+    """Linear probes of every layer, by depth, by epoch and as maps; neighbours; factors of pictures.
+
+    Args:
+        study: a `kdlab.Study`, new, running, finished or loaded.
+        **options: of `AnalysisPanel`.
+
+    >>> panel = kdlab.panels.ProbePanel(study, in_cell=True)
+    >>> panel.result.networks, panel.result.probe
+    (('resnet8', 'alone', 'KD'), 'ridge')
+    >>> panel.close()
+    """
 
     heading = "Probes"
     purpose = "What can be read from each layer by a linear classifier; not what the network makes of it."

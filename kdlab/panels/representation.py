@@ -51,6 +51,16 @@ class RepresentationPanel(MapPanel):
 
     A map is measured once for all epochs and students; epoch, students, colours and selection only redraw.
     What is selected in one plot is selected in all, and in the other panels.
+
+    Args:
+        study: a `kdlab.Study`, new, running, finished or loaded.
+        values: of controls, as of `AnalysisPanel`.
+        **options: the others of `AnalysisPanel`.
+
+    >>> panel = kdlab.panels.RepresentationPanel(study, active=False, values={"view": "lda"})
+    >>> panel.want().code
+    "kdlab.probes.embed(study, 'lda')"
+    >>> panel.close()
     """
 
     heading = "Representations"
@@ -101,6 +111,7 @@ class RepresentationPanel(MapPanel):
         return self._in_cell or not lags or lags[-1] != float("inf")
 
     def is_live(self) -> bool:
+        """Whether the present moment of the training is shown, not a snapshot."""
         return self.values["view"] == "live"
 
     def want(self) -> Want:

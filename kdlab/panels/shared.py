@@ -16,6 +16,11 @@ class Shared(traitlets.HasTraits):
         students: those that are shown; () for all.
         samples: places of the selected pictures among the evaluation pictures of the probe set, ascending.
         sample: the one picture under the microscope.
+
+    >>> chosen = kdlab.panels.Shared()
+    >>> chosen.select([5, 3, 5])
+    >>> chosen.samples, chosen.sample
+    ((3, 5), 3)
     """
 
     epoch = traitlets.Int(None, allow_none=True)

@@ -48,6 +48,12 @@ class StudyPanel(widgets.VBox):
         hz: most frames a second.
         in_cell: draw only in `watch` and when the panel is used, on the thread that does so, and never
             on a thread of its own: for notebooks where widgets cannot be written to from a thread.
+
+    >>> panel = kdlab.panels.StudyPanel(study, in_cell=True)
+    >>> panel.watch()  # no longer than the training, and this one is finished
+    >>> [line.name for line in panel.curves.figure.fig.data if line.name in study.names][::2]
+    ['alone', 'KD']
+    >>> panel.close()
     """
 
     def __init__(self, study: Any, *, hz: float = 8.0, in_cell: bool = False) -> None:
