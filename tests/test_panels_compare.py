@@ -207,6 +207,15 @@ def test_everything_comes_as_one_file(
     assert np.array_equal(kept.values[("resnet8", "KD")], probes.similarity(study).values[("resnet8", "KD")])
 
 
+def test_the_readme_names_the_files_that_are_there(study: kdlab.Study, tmp_path: Path) -> None:
+    new = small(tmp_path, teacher=None, students="ce")
+    for made in (save_everything(new), save_everything(study, tmp_path / "all.zip")):
+        with zipfile.ZipFile(made) as archive:
+            about, inside = archive.read("README.txt").decode(), archive.namelist()
+        for name in everything._FILES:
+            assert (f"\n{name} " in about) == any(file.startswith(name) for file in inside), (made, name)
+
+
 def test_its_code_measures_the_same(study: kdlab.Study, tmp_path: Path, monkeypatch: Any) -> None:
     few = {name: everything.PARTS[name] for name in ("fidelity", "final_accuracies")}
     monkeypatch.setattr(everything, "PARTS", few)

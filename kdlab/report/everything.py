@@ -37,16 +37,18 @@ PARTS: dict[str, tuple[dict[str, Any], tuple[tuple[str, dict[str, Any]], ...]]] 
 _README = """\
 {name}: {state} study of {data}
 
-table.csv      accuracies in percent, a row a network
-history.csv    what was recorded, a row for each seed, epoch and student
-study.py       makes this very study again
-results.py     measures and draws what is here
-figures.html   all figures with what they show, in any browser, without a network
-results/       each result as a table (.csv) and whole (.npz, for kdlab.probes.load_result)
-
+{files}
 {told}
 Made with kdlab {version}.
 """
+_FILES = {  # those that are there are told
+    "table.csv": "accuracies in percent, a row a network",
+    "history.csv": "what was recorded, a row for each seed, epoch and student",
+    "study.py": "makes this very study again",
+    "results.py": "measures and draws what is here",
+    "figures.html": "all figures with what they show, in any browser, without a network",
+    "results/": "each result as a table (.csv) and whole (.npz, for kdlab.probes.load_result)",
+}
 
 
 @measurement
@@ -64,6 +66,11 @@ def save_everything(study: Any, path: str | Path | None = None) -> Path:
 
     Raises:
         OSError: the file cannot be written there.
+
+    >>> import zipfile
+    >>> new = kdlab.Study("digits", students={"alone": "ce"}, folder="runs/new")
+    >>> zipfile.ZipFile(kdlab.report.save_everything(new)).namelist()  # README.txt says why
+    ['README.txt', 'history.csv', 'results.py', 'study.py', 'table.csv']
     """
     target = study.folder / "everything.zip" if path is None else Path(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +122,7 @@ def _write(study: Any, folder: Path) -> list[Path]:
             name=study.folder.name,
             state=study.state,
             data=study.data.name,
+            files="".join(f"{name:15}{what}\n" for name, what in _FILES.items() if (folder / name).exists()),
             told="\n\n".join(told) + "\n",
             version=kdlab.__version__,
         )

@@ -37,6 +37,11 @@ def build_report(study: Any, path: str | Path | None = None) -> Path:
 
     Raises:
         StudyError: the page cannot be written there.
+
+    >>> new = kdlab.Study("digits", students={"alone": "ce"}, folder="runs/new")
+    >>> page = kdlab.report.build_report(new)
+    >>> page.name, "train the study first" in page.read_text(encoding="utf-8")
+    ('report.html', True)
     """
     target = study.folder / "report.html" if path is None else Path(path)
     if target.is_dir():
