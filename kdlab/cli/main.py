@@ -33,7 +33,16 @@ _HANDING_ON = ("lab", "dashboard")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """The parser of the whole command line.
+
+    Returns:
+        a parser; the function that does the work is `arguments.function`.
+
+    >>> from kdlab.cli import build_parser
+    >>> args = build_parser().parse_args(["run", "--data", "digits", "--method", "KD=kd", "--seeds", "3"])
+    >>> args.command, args.data, args.seeds
+    ('run', 'digits', 3)
+    """
     parser = argparse.ArgumentParser(
         prog="kdlab",
         description=_DESCRIPTION,
@@ -66,7 +75,18 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: this process's own) and return the exit status."""
+    """Run the command line `argv` (default: this process's own) and return the exit status.
+
+    Returns:
+        0 done, 1 failed, 2 asked for something that cannot work, 130 stopped by Ctrl-C.
+
+    Raises:
+        SystemExit: by argparse, for --help, --version and arguments that there are not.
+
+    >>> from kdlab.cli import main
+    >>> main(["show", "runs/nothing-there"])  # and a sentence on stderr
+    2
+    """
     parser = build_parser()
     args = parse(parser, sys.argv[1:] if argv is None else argv)
     if args.command is None:

@@ -35,7 +35,6 @@ def check(name: str, answer: Any) -> Verdict:
     Raises:
         UnknownNameError: there is no such exercise.
 
-    >>> import torch
     >>> from kdlab import exercises
     >>> def my_softmax(logits, temperature):
     ...     return torch.softmax(logits / temperature, dim=1)

@@ -22,6 +22,10 @@ class Claim:
         values: one number per seed (or per picture, class...): the claim says that they are above 0.
         unit: of the numbers.
         each: what a number belongs to ("seed").
+
+    >>> claim = kdlab.exercises.Claim("KD is better than alone", (1.2, -0.3, 1.0), unit="points")
+    >>> claim.holds, claim.clear, round(claim.mean, 2)
+    (True, False, 0.63)
     """
 
     sentence: str

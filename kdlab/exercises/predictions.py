@@ -25,6 +25,12 @@ class Prediction:
         answer: the choice; "" as long as there is none.
         reason: why, in the learner's words.
         note: what was not done and why, "" otherwise.
+
+    >>> question = kdlab.exercises.predict("tighter", "Whose clusters will be tighter?", ["alone", "KD"])
+    >>> question.options, question.answer
+    (('alone', 'KD'), '')
+    >>> kdlab.exercises.predict("tighter", "KD").answer
+    'KD'
     """
 
     key: str
@@ -104,6 +110,11 @@ class Outlook:
         truth: what happened; () where the run does not decide.
         came_true: whether both agree; None without a prediction or without a decision.
         message: the same in words.
+
+    >>> asked = kdlab.exercises.predict("clusters", "alone")
+    >>> outlook = kdlab.exercises.revisit("clusters", "KD")
+    >>> outlook.answer, outlook.truth, outlook.came_true
+    ('alone', ('KD',), False)
     """
 
     key: str
@@ -147,7 +158,6 @@ def predict(key: str, text: str, options: Sequence[str] | None = None, reason: s
     Returns:
         the prediction. An answer that is none of the question's options is not kept; its `note` says so.
 
-    >>> import os; os.environ["KDLAB_ANSWERS"] = "off"
     >>> from kdlab import exercises
     >>> question = exercises.predict("demo", "Which clusters will be tighter?", ["alone", "KD"])
     >>> exercises.predict("demo", "kd", reason="soft labels pull").answer
@@ -180,7 +190,6 @@ def revisit(key: str, truth: str | Sequence[str] | None, lesson: str = "") -> Ou
             where the run does not decide.
         lesson: a sentence on why, shown behind.
 
-    >>> import os; os.environ["KDLAB_ANSWERS"] = "off"
     >>> from kdlab import exercises
     >>> print(exercises.revisit("never asked", "KD").message)
     You made no prediction here. It came out as: KD.

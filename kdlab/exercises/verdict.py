@@ -33,7 +33,11 @@ def _marked(text: str) -> str:
 
 
 class Text(str):
-    """Words for a learner: shown without quotes, in a notebook as Markdown; `code` is shown as Python."""
+    """Words for a learner: shown without quotes, in a notebook as Markdown; `code` is shown as Python.
+
+    >>> kdlab.exercises.Text("Look at the temperature.")
+    Look at the temperature.
+    """
 
     code: str
 
@@ -68,6 +72,11 @@ class Verdict:
         held: what is right, in words.
         mistake: the known mistake that the answer behaves like, "" where none does.
         state: "passed", "failed", or "open" where nothing was answered yet.
+
+    >>> verdict = kdlab.exercises.check("softmax_t", lambda logits, temperature: torch.softmax(logits, dim=1))
+    >>> bool(verdict), verdict.state, verdict.property
+    (False, 'failed', 'temperature')
+    >>> logits, temperature = verdict.inputs  # on which it shows
     """
 
     passed: bool
@@ -96,7 +105,10 @@ class Verdict:
         return ("Checked: " if self.passed else "Right so far: ") + "; ".join(self.held) + "."
 
     def _help(self) -> str:
-        return "" if self.passed else f'For help: kdlab.exercises.hint("{self.name}")'
+        from kdlab.exercises.catalogue import EXERCISES, QUESTIONS  # it knows hints; a notebook's own does not
+
+        known = self.name in EXERCISES or self.name in QUESTIONS
+        return f'For help: kdlab.exercises.hint("{self.name}")' if known and not self.passed else ""
 
     def __str__(self) -> str:
         head = f"{_LOOKS[self.state][0]} · {self.name}"
