@@ -105,7 +105,7 @@ class Verdict:
         return ("Checked: " if self.passed else "Right so far: ") + "; ".join(self.held) + "."
 
     def _help(self) -> str:
-        from kdlab.exercises.catalogue import EXERCISES, QUESTIONS  # it knows hints; a notebook's own does not
+        from kdlab.exercises.catalogue import EXERCISES, QUESTIONS  # a question of a notebook has no hints
 
         known = self.name in EXERCISES or self.name in QUESTIONS
         return f'For help: kdlab.exercises.hint("{self.name}")' if known and not self.passed else ""
