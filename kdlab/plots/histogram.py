@@ -82,7 +82,9 @@ def histogram(
             font=dict(size=12, color=theme.INK),
         )
     fig.update_xaxes(title=unit, zeroline=False)
-    fig.update_yaxes(title="share of the numbers (%)", rangemode="tozero")
+    highest = max(float(np.max(trace.y)) for trace in fig.data)
+    room = 1.18 if marks else 1.05  # the names of the marks stand above the steps
+    fig.update_yaxes(title="share of the numbers (%)", range=[0, room * highest])
     return theme.apply(
         fig, summary=summary or f"Histograms of {', '.join(numbers)}.", title=title, height=330, dark=dark
     )

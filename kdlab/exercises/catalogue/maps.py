@@ -171,6 +171,12 @@ def vid(mu, teacher_map, variance):
         wrong("value", "The factor 1/2 is missing.", ("0.5 * (", "(")),
         wrong(
             "value",
+            "This is a squared error, weighted by 1 / s_c. The likelihood has the part log s_c, too, and 1/2 "
+            "before both.",
+            ("0.5 * (squared / s + s.log())", "(squared / s)"),
+        ),
+        wrong(
+            "value",
             "You divide by the square of s_c. s_c is a variance already.",
             ("squared / s", "squared / s**2"),
         ),
