@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_study import FakeStudy
@@ -20,6 +22,17 @@ def test_students_that_came_and_went() -> None:
         assert list(own.x) == [2, 6]
     one = logit_decomposition(study, epoch=0)
     assert one.students == ("alone", "gone") and "late" in one.summary
+
+
+def test_numbers_of_epochs_do_not_run_into_each_other() -> None:
+    result = replace(probes.logit_history(FakeStudy(seeds=(0,))), epochs=(0, 1, 2, 4, 8, 16, 32, 40))
+    filled = {
+        name: np.zeros((*value.shape[:1], 8, *value.shape[2:]))
+        for name, value in vars(result).items()
+        if isinstance(value, np.ndarray) and value.ndim >= 3
+    }
+    figure = plots.logits_over_epochs(replace(result, **filled))
+    assert list(figure.layout.xaxis.tickvals) == [0, 4, 8, 16, 32, 40]
 
 
 def two(n: int = 12, classes: int = 2, seed: int = 1) -> LogitDecomposition:

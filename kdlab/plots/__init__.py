@@ -31,6 +31,7 @@ from kdlab.plots.probe_epochs import probe_epochs, probe_maps
 from kdlab.plots.pull import pull, pull_arrows, pull_conflicts
 from kdlab.plots.relations import relations
 from kdlab.plots.similarity import similarity, similarity_epochs
+from kdlab.plots.sureness import sureness
 from kdlab.plots.theme import Style, recolour, styles
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "similarity",
     "similarity_epochs",
     "styles",
+    "sureness",
     "to_csv",
     "to_html",
     "to_image",

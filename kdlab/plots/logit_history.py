@@ -139,11 +139,20 @@ def _finished(fig: go.Figure, result: LogitHistory, title: str | None, dark: boo
     else:
         fig.update_xaxes(title="epoch (0 is before training)", row=2)
         if len(result.epochs) <= 8:
-            fig.update_xaxes(tickvals=list(result.epochs))
+            fig.update_xaxes(tickvals=_apart(result.epochs), tickangle=0)
     fig = theme.apply(fig, summary=result.summary, title=title, height=600)
     theme.small_titles(fig)
     fig.update_layout(legend=dict(y=1.07), margin=dict(t=92 + (30 if title else 0), r=16))
     return theme.recolour(fig, dark=True) if dark else fig
+
+
+def _apart(epochs: Sequence[int]) -> list[int]:
+    """The epochs whose numbers do not run into each other below a plot, the last one among them."""
+    kept = [epochs[-1]]
+    for epoch in reversed(epochs):
+        if kept[-1] - epoch >= (epochs[-1] - epochs[0]) / 13:
+            kept.append(epoch)
+    return kept[::-1]
 
 
 def _classes(result: LogitHistory, part: str, title: str | None, dark: bool) -> go.Figure:
