@@ -26,6 +26,7 @@ from kdlab.plots.map_wall import map_wall
 from kdlab.plots.matrices import matrices
 from kdlab.plots.neighbours import neighbours
 from kdlab.plots.plain import grouped_bars, lines
+from kdlab.plots.planes import planes
 from kdlab.plots.probe_depth import probe_depth
 from kdlab.plots.probe_epochs import probe_epochs, probe_maps
 from kdlab.plots.pull import pull, pull_arrows, pull_conflicts
@@ -64,6 +65,7 @@ __all__ = [
     "map_wall",
     "matrices",
     "neighbours",
+    "planes",
     "probe_depth",
     "probe_epochs",
     "probe_maps",

@@ -30,6 +30,7 @@ from kdlab.probes.gradients import LogitGradients, logit_gradients
 from kdlab.probes.linear import LinearProbeResult, linear_probe
 from kdlab.probes.logit_history import LogitHistory, logit_history
 from kdlab.probes.logits import QUADRANTS, LogitDecomposition, logit_decomposition
+from kdlab.probes.maps import judge_map
 from kdlab.probes.moments import until
 from kdlab.probes.neighbours import Neighbours, neighbours
 from kdlab.probes.predictors import predictor_curves
@@ -96,6 +97,7 @@ __all__ = [
     "fit_ridge",
     "fit_softmax",
     "geometry",
+    "judge_map",
     "learning_curves",
     "learning_details",
     "linear_probe",

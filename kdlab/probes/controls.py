@@ -62,10 +62,12 @@ def random_labels(
     if pixels is None:
         raise ConfigError("control=True needs the pictures; give (n,) random labels of your own instead.")
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     classes = len(np.unique(src.target))
     clusters = min(5 * classes, int(src.fit.sum()) // 2)
-    groups = KMeans(clusters, n_init=1, random_state=seed).fit_predict(pixels)
+    with threadpool_limits(1):  # OpenBLAS warns at length where several threads call it at once
+        groups = KMeans(clusters, n_init=1, random_state=seed).fit_predict(pixels)
     return np.random.default_rng(seed).permutation(np.arange(clusters) % classes)[groups]
 
 
