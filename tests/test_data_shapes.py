@@ -158,3 +158,24 @@ def test_cloud_interpolation() -> None:
     np.testing.assert_allclose(spread[0], [1, 0, 0, 0, 0], atol=1e-6)
     ramp = spread @ np.arange(5, dtype=np.float32)
     np.testing.assert_allclose(ramp[9:23], np.linspace(0, 4, 32)[9:23], atol=1e-5)
+
+
+def test_smaller_pictures_are_the_same_averaged() -> None:
+    large, small = shapes.make(64, 16), shapes.make(64, 16, side=16)
+    assert small.input_shape == (3, 16, 16) and torch.equal(small.test.labels, large.test.labels)
+    blocks = large.test.images.double().reshape(16, 3, 16, 2, 16, 2).mean(dim=(3, 5))
+    assert float((small.test.images - blocks).abs().max()) <= 0.5
+    with pytest.raises(ConfigError, match="32, 16 or 8"):
+        shapes.make(64, 16, side=12)
+
+
+@pytest.mark.parametrize("side", [32, 8])
+def test_masks_lie_on_the_shapes(side: int) -> None:
+    test = shapes.make(64, 400, side=side).test
+    colour = (test.images.amax(dim=1).float() - test.images.amin(dim=1)).numpy()  # backgrounds are grey
+    on = shapes.masks(test.factors, side)
+    inside, outside = ((colour * part).sum(axis=(1, 2)) / part.sum(axis=(1, 2)) for part in (on, ~on))
+    assert (inside > outside).mean() > 0.98
+    centre, radius = shapes.places(test.factors)
+    assert np.allclose(shapes.masks(test.factors, 64).mean(axis=(1, 2)), np.pi * radius**2, rtol=0.1)
+    assert centre.shape == (400, 2) and (centre > 0.3).all() and (centre < 0.7).all()

@@ -247,21 +247,14 @@ def _other_seed(asking: Asking, asked: np.ndarray, name: str, epoch: int, seed: 
 
 
 def _objects(src: Source, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Centre (m, 2), radius (m,) and mean covered share of the objects of `shapes`; None for other data.
-
-    From the factors' middle values; a picture's own centre lies up to 1.2 pixels off, its radius 7 %.
-    """
+    """Centre (m, 2), radius (m,) and mean covered share of the objects of `shapes`; None for other data."""
     if not {"position_x", "position_y", "size"} <= set(src.factors):
         return None
-    from kdlab.data.drawing import SIZE
-    from kdlab.data.shapes import FACTORS
+    from kdlab.data.shapes import FACTORS, places
 
     if any(src.factor_names.get(name) != FACTORS[name] for name in ("position_x", "position_y", "size")):
         return None
-    x, y, size = (np.asarray(src.factors[name])[shown] for name in ("position_x", "position_y", "size"))
-    offset, radii = np.array([-5.0, 0.0, 5.0]), np.array([5.2, 7.4, 9.8])  # pixels, as shapes are drawn
-    centre = np.stack([0.5 + offset[y] / SIZE, 0.5 + offset[x] / SIZE], axis=1)
-    radius = radii[size] / SIZE
+    centre, radius = places({name: np.asarray(values)[shown] for name, values in src.factors.items()})
     return centre, radius, float((np.pi * radius**2).mean())  # the discs never leave the picture
 
 
