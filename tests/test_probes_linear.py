@@ -408,6 +408,20 @@ def test_an_untrained_twin_is_new_calibrated_and_repeatable() -> None:
     assert twin[1].momentum == 0.1
 
 
+def test_one_part_of_a_network_is_drawn_anew() -> None:
+    net, images = network().eval(), torch.randn(30, 1, 8, 8)
+    twin = untrained_twin(net, images, 3, parts=["9", "4"])
+    changed = {
+        k.split(".")[0] for k, v in net.state_dict().items() if not torch.equal(v, twin.state_dict()[k])
+    }
+    assert changed == {"4", "9"} and not twin.training
+    with torch.no_grad():  # the norm that was drawn is calibrated behind layers that were kept
+        seen = twin[:5](images)
+    assert torch.allclose(seen.mean((0, 2, 3)), torch.zeros(8), atol=1e-3)
+    with pytest.raises(UnknownNameError, match="no part of the network"):
+        untrained_twin(net, images, parts=["layer9"])
+
+
 def test_a_parameter_that_nobody_draws_is_refused() -> None:
     class Own(torch.nn.Module):
         def __init__(self) -> None:

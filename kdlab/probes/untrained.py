@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from kdlab.errors import ConfigError
+from kdlab.errors import ConfigError, unknown_name
 from kdlab.probes.progress import steps
 
 
-def untrained_twin(net: nn.Module, images: Tensor, seed: int = 0, *, batch_size: int = 256) -> nn.Module:
+def untrained_twin(
+    net: nn.Module,
+    images: Tensor,
+    seed: int = 0,
+    *,
+    parts: Iterable[str] | None = None,
+    batch_size: int = 256,
+) -> nn.Module:
     """A copy of `net` with new random weights, its BatchNorm statistics calibrated on `images`.
 
     What a random network of the same architecture shows is the floor that a trained one must beat:
@@ -27,12 +35,15 @@ def untrained_twin(net: nn.Module, images: Tensor, seed: int = 0, *, batch_size:
         images: (n, C, H, W), n >= 2, normalised as the network takes them; pictures on which probes
             may be fitted.
         seed: of the new weights; torch's own random state is left as it is.
+        parts: names of modules inside `net` ("fc", "layer3") that alone are drawn anew and calibrated; None
+            is everything. Taking in one part after the other from the end is the cascade of Adebayo et al.
         batch_size: pictures at a time.
 
     Returns:
         The twin, on the device of `net`, in eval mode, its parameters frozen.
 
     Raises:
+        UnknownNameError: there is no such part.
         ConfigError: fewer than 2 pictures, or a parameter that no `reset_parameters` draws anew.
 
     >>> net = kdlab.models.build("resnet8", num_classes=10, in_channels=1)
@@ -45,13 +56,18 @@ def untrained_twin(net: nn.Module, images: Tensor, seed: int = 0, *, batch_size:
     parameter = next(net.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     twin = copy.deepcopy(net).cpu()
+    known = dict(twin.named_modules())
+    for name in () if parts is None else (parts := tuple(parts)):
+        if name not in known:
+            raise unknown_name("part of the network", name, [key for key in known if key])
+    anew = list(twin.modules() if parts is None else nn.ModuleList(known[name] for name in parts).modules())
     with torch.no_grad():
-        for value in twin.parameters():
+        for value in (value for module in anew for value in module.parameters(recurse=False)):
             if value.is_floating_point():
                 value.fill_(torch.nan)  # so that what is not drawn anew is found
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for module in reversed(list(twin.modules())):  # what a whole decides goes over its parts
+            for module in reversed(anew):  # what a whole decides goes over its parts
                 reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
                 if callable(reset):
                     reset()
@@ -63,15 +79,17 @@ def untrained_twin(net: nn.Module, images: Tensor, seed: int = 0, *, batch_size:
             "the module that holds it a method reset_parameters, or leave this control out."
         )
     twin.to(device).requires_grad_(False)
-    _calibrate(twin, images, device, batch_size)
+    _calibrate(twin, [m for m in anew if isinstance(m, _NormBase)], images, device, batch_size)
     return twin
 
 
 @torch.no_grad()
-def _calibrate(net: nn.Module, images: Tensor, device: torch.device, batch_size: int) -> None:
-    """Set the running statistics to their averages over `images`; leaves `net` in eval mode."""
+def _calibrate(
+    net: nn.Module, norms: Sequence[_NormBase], images: Tensor, device: torch.device, batch_size: int
+) -> None:
+    """Set the running statistics of `norms` to averages over `images`; leaves `net` in eval mode."""
     net.eval()
-    norms = [m for m in net.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
