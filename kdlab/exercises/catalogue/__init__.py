@@ -61,6 +61,7 @@ QUESTIONS: dict[str, Question] = {
         reflection,
         student_friendly,
         choosing_teachers,
+        looking,
         pulls,
         own,
         scaling,
