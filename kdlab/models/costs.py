@@ -31,7 +31,8 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> dict[str, in
     from kdlab.models.trace import left_as_found
 
     found: dict[str, int] = {}
-    names = {layer: name for name, layer in module.named_modules() if isinstance(layer, _COUNTED)}
+    modules = module.named_modules()
+    names: dict[nn.Module, str] = {layer: name for name, layer in modules if isinstance(layer, _COUNTED)}
 
     def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
         weight = layer.weight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from kdlab.exercises.exercise import Case, Exercise, Invariance, Question, wrong
 
 
 def _hint_cases() -> list[Case]:
-    def case(label: str, g: Tensor, deepest: Tensor, **kind: bool) -> Case:
+    def case(label: str, g: Tensor, deepest: Tensor, **kind: Any) -> Case:
         return Case(label, (g, deepest), {"B": g.shape[0], "D": g.shape[1]}, **kind)
 
     small, other = torch.tensor([[1.0, 0.0, -1.0, -2.0]]), torch.tensor([[0.0, 2.0, 1.0, -1.0]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +22,7 @@ def _stage_logits(projected: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _stage_cases() -> list[Case]:
-    def case(label: str, q: Tensor, classes: int, seed: int, **kind: bool) -> Case:
+    def case(label: str, q: Tensor, classes: int, seed: int, **kind: Any) -> Case:
         weight = normal(classes, q.shape[1], seed=seed, scale=0.5).to(q.dtype)
         bias = normal(classes, seed=seed + 1).to(q.dtype)
         sizes = {"B": q.shape[0], "C": classes, "P": q.shape[2] * q.shape[3]}
@@ -41,7 +43,7 @@ def _simkd(student_map: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
 
 
 def _simkd_cases() -> list[Case]:
-    def case(label: str, s: Tensor, t: Tensor, seed: int, **kind: bool) -> Case:
+    def case(label: str, s: Tensor, t: Tensor, seed: int, **kind: Any) -> Case:
         weight = normal(t.shape[1], s.shape[1], 1, 1, seed=seed, scale=0.5).to(s.dtype)
         height, width = (min(s.shape[k], t.shape[k]) for k in (2, 3))
         return Case(label, (s, t.relu(), weight), {"B": s.shape[0], "D": t.shape[1] * height * width}, **kind)
