@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,8 +70,8 @@ def _pointing_cases() -> list[Case]:
 
 
 def _ranks(a: Tensor, b: Tensor) -> float:
-    found = compare_maps(*(np.asarray(x.detach().double().numpy())[None] for x in (a, b)))
-    return float(found["spearman"][0])
+    first, second = (x.detach().double().numpy()[None] for x in (a, b))
+    return float(compare_maps(first, second)["spearman"][0])
 
 
 def _pair_cases() -> list[Case]:
