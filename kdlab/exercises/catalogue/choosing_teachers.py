@@ -176,14 +176,9 @@ def _corrector_cases() -> list[Case]:
         return Case(label, (s, t, w, tau), {"B": s.shape[0], "C": s.shape[1], "tau": tau}, **kind)
 
     s, t = normal(5, 7, seed=1), normal(5, 7, seed=2)
+    small = torch.tensor([[2.0, 1.0, 0.0], [0.5, 1.5, 0.0]]), torch.tensor([[4.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
     return [
-        case(
-            "one picture of three classes",
-            torch.tensor([[2.0, 1.0, 0]]),
-            torch.tensor([[4.0, 1, 0]]),
-            1.0,
-            4.0,
-        ),
+        case("two pictures of three classes", *small, 1.0, 4.0),
         case("five pictures", s, t, 1.0, 2.0),
         case("a scale of 1.7", s, t, 1.7, 4.0),
         case("temperature 1", normal(3, 4, seed=3), normal(3, 4, seed=4), 0.5, 1.0),
@@ -315,6 +310,12 @@ def two_teacher_mix(g_1, g_2, cap):
         ),
         wrong(
             "value",
+            "You weigh by the lengths alone. Directions count, too: look for the point of the line through "
+            "g_1 and g_2 that is nearest to the origin.",
+            ("a = -(g_2 @ apart).item() / length", "a = (g_2.norm() / (g_1.norm() + g_2.norm())).item()"),
+        ),
+        wrong(
+            "value",
             "You divide by the length of the difference. Divide by its square.",
             ("(apart @ apart).item()", "(apart @ apart).sqrt().item()"),
         ),
@@ -352,18 +353,18 @@ QUESTIONS = (
         name="probe_error",
         notebook=8,
         title="How sure is the choice of a probe?",
-        task="A probe is right on 95 % of 143 held-out pictures. What is the standard error of this "
+        task="A probe is right on 95 % of 269 held-out pictures. What is the standard error of this "
         "accuracy, in percentage points? (Square root of p (1 - p) / n.)",
-        source="answer = 100 * (0.95 * 0.05 / 143) ** 0.5\n",
+        source="answer = 100 * (0.95 * 0.05 / 269) ** 0.5\n",
         hints=(
             "Each picture is a coin that shows 'right' with probability p. How much does the mean of n "
             "coins vary?",
             "sqrt(p (1 - p) / n) is a share from 0 to 1. The question asks for percentage points.",
-            "100 * (0.95 * 0.05 / 143) ** 0.5",
+            "100 * (0.95 * 0.05 / 269) ** 0.5",
         ),
         mistakes=(
             ("answer / 100", "This is a share from 0 to 1. Multiply by 100."),
-            ("100 * 0.95 * 0.05 / 143", "The square root is missing."),
+            ("100 * 0.95 * 0.05 / 269", "The square root is missing."),
             ("100 * (0.95 * 0.05) ** 0.5", "This is the spread of one picture. Divide by n inside the root."),
         ),
     ),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdlab import losses
-from kdlab.exercises.cases import SHIFT_STUDENT, SHIFT_TEACHER, normal
+from kdlab.exercises.cases import normal
 from kdlab.exercises.exercise import Case, Exercise, wrong
 from kdlab.methods import CTKD
 from kdlab.methods.ctkd import _scale_gradient
@@ -106,7 +106,6 @@ _CURRICULUM_KD = Exercise(
     cases=_theta_cases,
     learns=(0, 2),
     frozen=(1,),
-    invariances=(SHIFT_STUDENT, SHIFT_TEACHER),
     source="""
 def curriculum_kd(student_logits, teacher_logits, theta, factor):
     turned = factor * theta + (1 - factor) * theta.detach()

@@ -36,7 +36,7 @@ def _simplifier_cases() -> list[Case]:
     zero = case("an output layer of zeros", wide, 2.0, 7, 30)
     zero = Case(zero.label, (*zero.args[:5], 0 * zero.args[5]), zero.sizes)
     return [
-        case("two pictures of three classes", small, 2.0, 3, 1),
+        case("two pictures of three classes, width 2", small, 2.0, 2, 1),
         case("five pictures of seven classes, width 4", wide, 2.0, 4, 10),
         zero,
         case("softening 4", normal(4, 6, seed=3, scale=4), 4.0, 6, 20),
@@ -103,8 +103,18 @@ def simplify(teacher_logits, tau, W_q, W_k, W_v, W_o):
         ),
         wrong(
             "value",
+            "u is z_t / tau in your function. Its softmax is the same, but log_softmax is asked for.",
+            ("F.log_softmax(teacher_logits.detach() / tau, dim=1)", "teacher_logits.detach() / tau"),
+        ),
+        wrong(
+            "value",
             "The factor 1 / sqrt(d) is missing in the attention.",
             (" / Q.shape[1] ** 0.5", ""),
+        ),
+        wrong(
+            "value",
+            "You divide by sqrt(C), C the number of classes. Divide by sqrt(d), d the number of rows of W_q.",
+            ("Q.shape[1] ** 0.5", "u.shape[1] ** 0.5"),
         ),
         wrong(
             "value",
@@ -171,6 +181,15 @@ def joint_kd(student_logits, target_logits, temperature):
             "The part p log p is missing: this is a cross-entropy with soft labels. With a fixed teacher the "
             "gradients are the same; a target that learns makes itself one-hot here, and both collapse.",
             ("log_p.exp() * (log_p - log_s)", "log_p.exp() * -log_s"),
+        ),
+        wrong(
+            "stability",
+            "`F.kl_div` on probabilities takes their logarithm itself, which is minus infinity for a sharp "
+            "target: give it log p, and `log_target=True`.",
+            (
+                "(log_p.exp() * (log_p - log_s)).sum(dim=1).mean()",
+                "F.kl_div(log_s, log_p.exp(), reduction='batchmean')",
+            ),
         ),
         wrong(
             "slope",
