@@ -22,14 +22,22 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "pictures", "logits"
 
 
+def available() -> bool:
+    """Whether the packages for ONNX files are here."""
+    return not _missing()
+
+
+def _missing() -> list[str]:
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def require_onnx() -> None:
     """Refuse to go on where the packages for ONNX files are missing.
 
     Raises:
         ConfigError: names what is missing and how to get it.
     """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := _missing():
         raise ConfigError(
             f'An ONNX file needs {", ".join(missing)}: pip install "kdlab[onnx]"; or write .safetensors, '
             "which needs nothing more."

@@ -84,10 +84,12 @@ class Exported:
 
     def __str__(self) -> str:
         size = f"{self.bytes / 1e6:.1f} MB" if self.bytes >= 1e6 else f"{self.bytes / 1e3:.0f} kB"
-        return (
-            f"{self.path}: {self.kind}, {size}; no logit of {self.pictures} test pictures differs by more "
-            f"than {self.difference:.1g} from PyTorch's."
+        agrees = (
+            f"no logit of {self.pictures} test pictures is off by more than {self.difference:.1g}"
+            if self.difference
+            else f"all logits of {self.pictures} test pictures are those of the network"
         )
+        return f"{self.path}: {self.kind}, {size}; {agrees}."
 
     __repr__ = __str__
 

@@ -135,6 +135,10 @@ class StudyResults(StudyState):
         Raises:
             CheckpointError: nothing has been saved yet, or not of that epoch.
             ConfigError: a method that cannot predict without its teacher.
+
+        >>> pictures = study.data.test.images[:2].float() / 255
+        >>> study.predictor("KD")(pictures).shape
+        torch.Size([2, 10])
         """
         from kdlab.training.deploy import predictor
 
@@ -157,6 +161,10 @@ class StudyResults(StudyState):
         Raises:
             ConfigError: another ending, packages are missing, or the file could not hold the predictor.
             CheckpointError: it cannot be written, or answers otherwise than the network.
+
+        >>> done = study.export("KD", "kd.safetensors")
+        >>> done.path.exists(), done.difference
+        (True, 0.0)
         """
         from kdlab.training.deploy import export
 
