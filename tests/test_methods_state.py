@@ -15,7 +15,7 @@ from methods_nets import (
     weighted,
 )
 
-from kdlab.methods import Combined, FitNet
+from kdlab.methods import CMKD, MTKDSSR, SRRL, Combined, FitNet, Method
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -76,6 +76,25 @@ def test_fitnet_projects_only_into_the_embedding() -> None:
     student, teacher = TinyNet(PAIRS["equal sizes"][0]), TinyNet(PAIRS["equal sizes"][1], hidden=9)
     method = built(FitNet(stage=-1), student, teacher.requires_grad_(False))
     assert method.project(make_step(student, teacher)) is None  # the teacher's last map is not averaged
+
+
+@pytest.mark.parametrize(
+    ("trained", "untrained"),
+    [
+        (SRRL(fm=0), SRRL(fm=0, sr=0)),
+        (CMKD(alpha=0, gamma=0), CMKD(alpha=0, gamma=0, pseudo_detach=True)),
+        (CMKD(w_pseudo=0, gamma=0), CMKD(w_pseudo=0, gamma=0, alpha=0)),
+        (MTKDSSR(), MTKDSSR(w_scd=0)),
+    ],
+    ids=["srrl", "cmkd: the extra gradient", "cmkd: stage logits", "mtkd_ssr"],
+)
+def test_a_projector_that_nothing_trains_is_not_taken_for_one(trained: Method, untrained: Method) -> None:
+    # A map drawn with it would show its random start, and not the student.
+    for method, projects in ((trained, True), (untrained, False)):
+        student, teacher = (TinyNet(shapes) for shapes in PAIRS["equal sizes"])
+        teacher.requires_grad_(False)
+        step = make_step(student, teacher)
+        assert (built(method, student, teacher).project(step) is not None) == projects
 
 
 @every_variant

@@ -180,6 +180,10 @@ class Method(nn.Module):
         """(B, d_teacher) the student's embedding in the teacher's space, if the method makes one."""
         return None
 
+    def _weighs(self, *names: str) -> bool:
+        """Whether one of these terms has a weight; a part that none of them trains learns nothing."""
+        return any(self.terms[name].weight != 0 for name in names)
+
     def side_logits(self, step: Step) -> dict[str, Tensor]:
         """Further predictors worth watching, name -> (B, K); evaluated and recorded each epoch."""
         return {}

@@ -243,9 +243,11 @@ class CMKD(Method):
         """(B, c) GAP(Q_i)."""
         return gap(self._projector(branch).out(self._hidden(student, branch)))
 
-    def project(self, step: Step) -> Tensor:
-        """(B, c) GAP(Q_1): the deepest stage in the teacher's embedding space."""
+    def project(self, step: Step) -> Tensor | None:
+        """(B, c) GAP(Q_1): the deepest stage in the teacher's embedding space, if a term trains P_1."""
         require_built(self)
+        if not self._weighs("stage_kd", "feature") and (self.pseudo_detach or not self._weighs("pseudo")):
+            return None
         with evaluating(self):
             return self._embed(step.student, self.branches[0])
 

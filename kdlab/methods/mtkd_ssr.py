@@ -318,9 +318,12 @@ class MTKDSSR(Method):
     # ---- what panels look at ------------------------------------------------------------------------
 
     def project(self, step: Step) -> Tensor | None:
-        """(B, c) GAP(phi_K(F_K)), if the teacher's deepest map is the one whose average it classifies."""
+        """(B, c) GAP(phi_K(F_K)), if the teacher's deepest map is the one whose average it classifies.
+
+        None too where `scd` has no weight, as nothing else trains the adapters.
+        """
         require_built(self)
-        if not self.deepest_is_final:
+        if not self.deepest_is_final or not self._weighs("scd"):
             return None
         with evaluating(self):
             return gap(self.adapters[-1](step.student.stages[self.own[-1]]))

@@ -113,8 +113,10 @@ class SRRL(Method):
             return self.connector(gap(last_map)[:, :, None, None]).flatten(1)
         return gap(self.connector(last_map))
 
-    def project(self, step: Step) -> Tensor:
-        """(B, d_t) GAP(A(S))."""
+    def project(self, step: Step) -> Tensor | None:
+        """(B, d_t) GAP(A(S)), if a term trains A."""
+        if not self._weighs("fm", "sr"):
+            return None
         with evaluating(self):
             return self._embed(step.student)
 
