@@ -214,6 +214,16 @@ def seeds_needed(difference, spread):
         ),
         wrong(
             "value",
+            "Where the difference is exactly two standard errors, it is not larger yet: one seed more.",
+            ("not difference >", "not difference >="),
+        ),
+        wrong(
+            "value",
+            "Seeds are whole numbers: the smallest one with which the inequality holds.",
+            ("    return n", "    return (2 * spread / difference) ** 2"),
+        ),
+        wrong(
+            "value",
             "One seed too few: the last one you count must fulfil the inequality.",
             ("    return n", "    return max(2, n - 1)"),
         ),

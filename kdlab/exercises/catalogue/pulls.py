@@ -123,6 +123,12 @@ def pull_norm(gradient):
         ),
         wrong(
             "value",
+            "You take the norm over the second dimension alone, which is not all there is at maps. "
+            "Flatten each picture first.",
+            ("own = rows * len(rows)", "own = gradient * len(rows)"),
+        ),
+        wrong(
+            "value",
             "You took the mean over the pictures first: pulls into opposite directions cancel. First the "
             "norms, then the mean.",
             ("own.norm(dim=1).mean()", "own.mean(dim=0).norm()"),

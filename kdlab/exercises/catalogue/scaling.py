@@ -196,6 +196,11 @@ def total_steps(images, batch_size, epochs, drop_last):
             "You add a batch although nothing is left over.",
             ("rest and not drop_last", "not drop_last"),
         ),
+        wrong(
+            "value",
+            "A part of a batch is a step of its own, or none with drop_last: steps are whole numbers.",
+            ("    return steps * epochs", "    return images / batch_size * epochs"),
+        ),
         wrong("value", "These are the steps of one epoch.", ("steps * epochs", "steps")),
         wrong(
             "value",
