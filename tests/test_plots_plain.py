@@ -39,6 +39,11 @@ def test_bars_stand_side_by_side_and_show_their_spread() -> None:
     assert len({color for color, _ in looks}) == len({shape for _, shape in looks}) == 2
 
 
+def test_four_teachers_are_told_apart_without_colour() -> None:
+    looks = plots.styles(["KD"], ["a", "b", "c", "d"])
+    assert len({(looks[name].dash, looks[name].symbol) for name in "abcd"}) == 4
+
+
 def test_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"'KD'.*place on the x axis \(3\)"):
         plots.lines([1, 2, 3], {"KD": [1.0, 2.0]})

@@ -96,6 +96,7 @@ _TEACHERS = (
     Style(INK, "dash", "hexagon", 2.0),
     Style(MUTED, "dot", "pentagon", 2.0),
     Style(INK, "dashdot", "star", 2.0),
+    Style(MUTED, "longdash", "bowtie", 2.0),
 )
 
 
