@@ -162,12 +162,6 @@ def stage_logits(projected, weight, bias):
                 "return F.linear(averaged, weight.detach(), bias.detach()).softmax(dim=1)",
             ),
         ),
-        wrong(
-            "value",
-            "You send ReLU of the map through the classifier. The projector ends with its own ReLU: take the "
-            "map as it is.",
-            ("projected.mean", "projected.relu().mean"),
-        ),
     ),
 )
 
