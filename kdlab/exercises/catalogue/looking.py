@@ -37,7 +37,7 @@ def _path(picture: Tensor, baseline: Tensor, gradients: Tensor) -> Tensor:
 
 def _path_cases() -> list[Case]:
     x, start = torch.tensor([[[1.0, 2.0], [0.0, -1.0]]]), torch.tensor([[[0.5, 0.5], [0.5, 0.5]]])
-    slopes = torch.tensor([[[[1.0, 0.0], [2.0, 1.0]]], [[[3.0, 1.0], [2.0, -1.0]]]])
+    slopes = torch.tensor([[[[1.0, 0.0], [2.0, 1.0]]], [[[3.0, 1.0], [2.0, -0.5]]]])
     return [
         Case("a picture of 2 x 2, two points on the path", (x, start, slopes), {"M": 2}),
         Case("50 points", (normal(3, 4, 5, seed=1), normal(3, 4, 5, seed=2), normal(50, 3, 4, 5, seed=3))),
@@ -195,6 +195,11 @@ def integrated_gradients(picture, baseline, gradients):
             "value",
             "This is the gradient at the picture alone (gradient times input). Average over the path.",
             ("gradients.mean(dim=0)", "gradients[-1]"),
+        ),
+        wrong(
+            "reduction",
+            "You average over all pixels too. The mean goes over the points of the path alone: dim 0.",
+            ("gradients.mean(dim=0)", "gradients.mean()"),
         ),
         wrong(
             "value",
