@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -226,10 +227,20 @@ def write_reference(folder: Path) -> None:
 
 
 def build(source: Path, html: Path) -> int:
-    """Call Sphinx, which fails on the first warning."""
-    from sphinx.cmd.build import build_main
-
-    status = build_main(["-q", "-W", "--keep-going", "-b", "html", str(source), str(html)])
+    """Call Sphinx, which fails on any warning; in a process of its own, as autodoc changes what it reads."""
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        str(source),
+        str(html),
+    ]
+    status = subprocess.call(command)
     if status == 0:
         print(f"The book: {html / 'index.html'}")
     return status
