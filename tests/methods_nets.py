@@ -94,7 +94,7 @@ PAIRS: dict[str, tuple[Stages, Stages]] = {
 
 def pair(name: str = "equal sizes", classes: int = CLASSES) -> tuple[TinyNet, TinyNet]:
     """A student in train mode and a frozen teacher in eval mode."""
-    torch.manual_seed(3)
+    torch.default_generator.manual_seed(3)
     student, teacher = (TinyNet(stages, classes) for stages in PAIRS[name])
     with torch.no_grad():
         for bn in teacher.bns:
@@ -122,11 +122,22 @@ def specs(student: nn.Module, teacher: nn.Module) -> tuple[NetSpec, list[NetSpec
 
 
 def built(method: Method, student: nn.Module, teacher: nn.Module, seed: int = 11) -> Method:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     method.build(*specs(student, teacher))
     method.attach(FACTS)
-    method.prepare(Rehearsal(faculty(teacher)))
+    teachers = faculty(teacher)
+    method.prepare(Rehearsal(teachers, memory=_MEMORIES.setdefault(_identity(teachers), {})))
     return method.train()
+
+
+_MEMORIES: dict[int, dict[str, dict[str, Tensor]]] = {}
+"""What methods computed before the first step, by teachers that are the same: as students share it."""
+
+
+def _identity(teachers: Sequence[Any]) -> int:
+    sizes = [net.sizes if isinstance(net, TinyNet) else id(net) for net in teachers]
+    weights = [[value.numpy().tobytes() for value in net.state_dict().values()] for net in teachers]
+    return hash((str(sizes), *(one for several in weights for one in several)))
 
 
 def images(batch: int = 6, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -149,6 +160,14 @@ def view(student: Any, teacher: Any, x: Tensor, y: Tensor) -> Step:
         seen = tuple(net.features(x) for net in teachers)
     heads = tuple(net.classifier for net in teachers)
     return Step(student.features(x), y, seen, heads, torch.arange(len(y)), 1, images=x)
+
+
+def seen_again(step: Step, student: Any, method: Method) -> Step:
+    """The same batch, seen by the student as it is now; with a second view if the method asks for one."""
+    second = step.second if method.second_view else None
+    if second is not None:
+        second = replace(second, student=student.features(second.images))
+    return replace(step, student=student.features(step.images), second=second)
 
 
 # ---- methods to try
@@ -225,7 +244,7 @@ def ready(variant: str, nets: str = "equal sizes") -> tuple[Method, TinyNet, Tin
 def outcome(method: Method, step: Step, active: Sequence[str]) -> dict[str, Tensor]:
     """What `losses` gives, always with the same random numbers; `method` stays as it is."""
     copied = copy.deepcopy(method)
-    torch.manual_seed(17)
+    torch.default_generator.manual_seed(17)
     return copied.losses(step, active)
 
 

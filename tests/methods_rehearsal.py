@@ -23,6 +23,9 @@ class Rehearsal:
 
     Attributes:
         made: keys under which something was computed, in order.
+
+    Args:
+        memory: what was computed before for the same teachers and pictures.
     """
 
     device = torch.device("cpu")
@@ -35,6 +38,7 @@ class Rehearsal:
         val: int = 20,
         shape: Sequence[int] = SHAPE,
         classes: int = CLASSES,
+        memory: dict[str, dict[str, Tensor]] | None = None,
     ) -> None:
         self.teachers = tuple(teachers)
         self.epochs = epochs
@@ -47,7 +51,7 @@ class Rehearsal:
         self.parts = {"train": torch.arange(train), "val": torch.arange(train, count)}
         self.asked: list[tuple[str, int]] = []
         self.made: list[str] = []
-        self._memory: dict[str, dict[str, Tensor]] = {}
+        self._memory: dict[str, dict[str, Tensor]] = {} if memory is None else memory
 
     def batches(self, part: str, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         self.asked.append((part, epoch))

@@ -32,14 +32,27 @@ def test_every_method_conforms_on_three_pairs(key: str) -> None:
     assert build.note == "", "a method refused one of the pairs"
 
 
+def slim_resnet(blocks: list[int]) -> nn.Module:
+    """torchvision's ResNet with a quarter of its channels behind the stem."""
+    from torchvision.models import resnet
+
+    class Slim(resnet.ResNet):
+        def _make_layer(self, block: Any, planes: int, *args: Any, **options: Any) -> nn.Sequential:
+            return super()._make_layer(block, planes // 4, *args, **options)
+
+    net = Slim(resnet.BasicBlock, blocks, num_classes=5)
+    net.fc = nn.Linear(128, 5)
+    return net
+
+
 def foreign(teachers: int) -> tuple[nn.Module, list[nn.Module]]:
     """Networks of torchvision that have stages but none of kdlab's names."""
-    from torchvision.models import ShuffleNetV2, resnet
+    from torchvision.models import ShuffleNetV2
 
     torch.manual_seed(1)
     student = ShuffleNetV2([1, 1, 1], [24, 16, 32, 64, 96], num_classes=5)
     blocks = [[1, 1, 1, 1], [1, 1, 1, 2]]
-    return student, [resnet.ResNet(resnet.BasicBlock, blocks[i], num_classes=5) for i in range(teachers)]
+    return student, [slim_resnet(blocks[i]) for i in range(teachers)]
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def _benches(
     for name, (own, others) in PAIRS.items():
         count = max(2 if "multi-teacher" in method.family else 1, method.min_teachers)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
+            torch.default_generator.manual_seed(3)
             nets = [PracticeNet(own), *(PracticeNet(others[i % len(others)]) for i in range(count))]
         yield Bench(name, method.fresh(), nets[0], nets[1:], shape, batch)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,7 @@ class Practice:
 
     def __init__(self, teachers: Sequence[StagedNet], shape: Sequence[int], classes: int) -> None:
         self.teachers = teachers
+        self._shared: dict[str, dict[str, Tensor]] = {}
         generator = torch.Generator().manual_seed(8)
         self.labels = torch.arange(6 * classes) % classes
         prototypes = torch.randn(classes, *shape, generator=generator)
@@ -98,9 +99,11 @@ class Practice:
             yield self.images[chosen], self.labels[chosen], chosen
 
     def shared(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(key.encode()))
-            return {name: value.clone() for name, value in make().items()}
+        if key not in self._shared:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(zlib.crc32(key.encode()))
+                self._shared[key] = make()
+        return {name: value.clone() for name, value in self._shared[key].items()}
 
 
 @dataclass
@@ -128,12 +131,14 @@ class Bench:
             teacher.eval().requires_grad_(False)
         self.spec = inspect_net(self.student, self.shape, "student")
         self.practice = Practice(self.teachers, self.shape, self.spec.num_classes)
-        self.start = copy.deepcopy(self.student.state_dict())
+        self.held = [*self.student.parameters(), *self.student.buffers()]
+        self.start = [tensor.detach().clone() for tensor in self.held]
+        self._seen: dict[tuple[str, bool], tuple[Features, ...]] = {}  # by the teachers, which stay the same
 
     def ready(self, seed: int = 11) -> Method:
         """A fresh copy of the method, as it is before the first step."""
         method = self.method.fresh()
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         method.build(self.spec, [inspect_net(net, self.shape, "teacher") for net in self.teachers])
         method.attach(self.practice.facts)
         method.prepare(self.practice)
@@ -149,17 +154,24 @@ class Bench:
 
     def step(self) -> Step:
         """One batch; the student sees it anew, from the state it began in."""
-        self.student.load_state_dict(self.start)
+        with torch.no_grad():
+            for tensor, value in zip(self.held, self.start):
+                tensor.copy_(value)
         for module in (self.student, self.method):
             module.zero_grad(set_to_none=True)
         images, labels = self.practice.images, self.practice.labels
         index = torch.arange(self.batch) % len(labels)
         first = self._view(images[index], labels[index], index)
-        return replace(first, second=self._view(images[index].flip(3) + 0.1, labels[index], index))
+        if not self.method.second_view:
+            return first
+        return replace(first, second=self._view(images[index].flip(3) + 0.1, labels[index], index, "second"))
 
-    def _view(self, images: Tensor, target: Tensor, index: Tensor) -> Step:
-        with torch.no_grad():
-            seen = tuple(teacher.features(images) for teacher in self.teachers)
+    def _view(self, images: Tensor, target: Tensor, index: Tensor, name: str = "first") -> Step:
+        key = name, torch.is_autocast_enabled("cpu")
+        if key not in self._seen:
+            with torch.no_grad():
+                self._seen[key] = tuple(teacher.features(images) for teacher in self.teachers)
+        seen = tuple(map(_copy, self._seen[key]))  # a method might change them
         heads = tuple(teacher.classifier for teacher in self.teachers)
         return Step(self.student.features(images), target, seen, heads, index, EPOCH, images=images)
 
@@ -170,5 +182,14 @@ class Bench:
         if method is None:
             method = self.method
             method.load_state_dict(self.before)
-        torch.manual_seed(5)
+        torch.default_generator.manual_seed(5)
         return method.train().losses(self.step() if step is None else step, list(active))
+
+
+def _copy(features: Features) -> Features:
+    def copied(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(copied, value))
+        return None if value is None else value.clone()
+
+    return Features(*(copied(getattr(features, field.name)) for field in fields(Features)))
