@@ -31,7 +31,7 @@ class Digits:
 
     def __init__(self, study_threads: int | None, students: dict[str, str], quick: bool = False) -> None:
         self.study_threads, self.students = study_threads, students
-        self.data = kdlab.data.load("digits", limit=200 if quick else None)
+        self.data = kdlab.data.load("digits", limit=60 if quick else None)
         self.teacher, _ = networks(("resnet20", "resnet8"), self.data)
         self.epochs = 1 if quick else EPOCHS
 

@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from bench_hands import Ended, run_benchmarks
 
-SCRIPTS = {
-    "throughput.py": ["--only", "resnet20"],
-    "lockstep.py": ["--only", "resnet20", "--students", "2"],
-    "overhead.py": [],
-    "small_pictures.py": [],
-    "accuracy_bf16.py": ["--seeds", "2"],
-    "gpu.py": ["--device", "cpu"],
+QUICK = ("--quick", "--json", "{json}")
+JOBS = {
+    "throughput": ("throughput.py", *QUICK, "--only", "resnet20"),
+    "lockstep": ("lockstep.py", *QUICK, "--only", "resnet20", "--students", "2"),
+    "overhead": ("overhead.py", *QUICK),
+    "small pictures": ("small_pictures.py", *QUICK),
+    "bf16": ("accuracy_bf16.py", *QUICK, "--seeds", "2"),
+    "gpu": ("gpu.py", *QUICK, "--device", "cpu"),
+    "no gpu": ("gpu.py",),
+    "not quick": ("gpu.py", "--device", "cpu"),
 }
-
-HELP = """
-import contextlib, io, json, pathlib, runpy, sys
-told, paths = {}, sys.argv[1:]
-for path in paths:  # in one process, which imports torch once
-    sys.argv, sys.path[0] = [path, "--help"], str(pathlib.Path(path).parent)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            told[pathlib.Path(path).name] = end.code, printed.getvalue()
-print(json.dumps(told))
-"""
-
-
-def run(checkout: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(checkout / "benchmarks" / script), *arguments]
-    environment = os.environ | {"KDLAB_DATA": str(checkout / "no data here")}
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
 
 
 @pytest.fixture(scope="module")
-def printed(checkout: Path, tmp_path_factory: pytest.TempPathFactory):
-    """script -> what it printed, and what it wrote as JSON; each is run once."""
-    known: dict[str, tuple[str, dict]] = {}
+def ended(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    return run_benchmarks(checkout, tmp_path_factory.mktemp("bench"), JOBS)
 
-    def get(script: str) -> tuple[str, dict]:
-        if script not in known:
-            path = tmp_path_factory.mktemp("bench") / "figures.json"
-            done = run(checkout, script, "--quick", "--json", str(path), *SCRIPTS[script])
-            assert done.returncode == 0, done.stderr
-            known[script] = done.stdout, json.loads(path.read_text())
-        return known[script]
 
-    return get
+def good(ended: dict[str, Ended], name: str) -> tuple[str, dict]:
+    """What it printed, and what it wrote as JSON."""
+    assert ended[name].status == 0, ended[name].errors
+    return ended[name].out, ended[name].figures
 
 
 @pytest.mark.slow
-def test_throughput_prints_ratios_and_proves_equal_losses(printed) -> None:
-    text, figures = printed("throughput.py")
+def test_throughput_prints_ratios_and_proves_equal_losses(ended: dict[str, Ended]) -> None:
+    text, figures = good(ended, "throughput")
     (row,), (proof,) = figures["rows"], figures["proofs"]
     assert set(row["notes"]) <= {"bf16"}, row["notes"]
     assert row["fp32 x"] == pytest.approx(row["fp32"] / row["textbook"]) and row["views x"] > 0
@@ -69,8 +45,8 @@ def test_throughput_prints_ratios_and_proves_equal_losses(printed) -> None:
 
 
 @pytest.mark.slow
-def test_lockstep_prints_ratio_limit_memory_and_growth(printed) -> None:
-    text, figures = printed("lockstep.py")
+def test_lockstep_prints_ratio_limit_memory_and_growth(ended: dict[str, Ended]) -> None:
+    text, figures = good(ended, "lockstep")
     (speed,), (memory,) = figures["speed"], figures["memory"]
     t, s, k = speed["teacher GFLOP"], speed["student GFLOP"], speed["students"]
     assert t == pytest.approx(0.0816, rel=0.02) and s == pytest.approx(0.0743, rel=0.05)
@@ -80,25 +56,53 @@ def test_lockstep_prints_ratio_limit_memory_and_growth(printed) -> None:
 
 
 @pytest.mark.slow
-def test_overhead_prints_percent_and_loads_what_was_written(printed) -> None:
-    text, figures = printed("overhead.py")
+def test_overhead_prints_percent_and_loads_what_was_written(ended: dict[str, Ended]) -> None:
+    text, figures = good(ended, "overhead")
     assert text.count("percent") and re.search(r"loaded, with history and table, in \d", text)
     assert figures["loaded"]["steps"] == 80 and figures["whole"]["full"] > 0
 
 
 @pytest.mark.slow
-def test_small_pictures_prints_the_ratio_of_the_medians(printed) -> None:
-    text, figures = printed("small_pictures.py")
+def test_small_pictures_prints_the_ratio_of_the_medians(ended: dict[str, Ended]) -> None:
+    text, figures = good(ended, "small pictures")
     assert [row["students"] for row in figures["rows"]] == [1, 3]
     for row in figures["rows"]:
         assert row["ratio"] == pytest.approx(row["default"] / row["every"]) and row["threads"] >= 1
         assert f"{row['ratio']:.2f}" in text
 
 
-def test_every_benchmark_tells_its_options(checkout: Path) -> None:
-    scripts = [*SCRIPTS, "imports.py", "textbook.py"]
-    command = [sys.executable, "-c", HELP, *(str(checkout / "benchmarks" / name) for name in scripts)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    assert {name: status for name, (status, _) in told.items()} == dict.fromkeys(scripts, 0)
-    assert all(f"usage: {name}" in text for name, (_, text) in told.items())
+@pytest.mark.slow
+def test_bf16_accuracies_are_paired_by_seed(ended: dict[str, Ended]) -> None:
+    text, figures = good(ended, "bf16")
+    assert "Fashion-MNIST is not at hand" in text
+    assert [r["student"] for r in figures["rows"]] == ["alone", "KD"]
+    for row in figures["rows"]:
+        assert row["seeds"] == 2 and row["difference"] == pytest.approx(row["bf16 %"] - row["fp32 %"])
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_can_be_tried_without_one(ended: dict[str, Ended]) -> None:
+    text, figures = good(ended, "gpu")
+    rows = {(r["what"], r.get("compile"), r.get("students")): r for r in figures["rows"]}
+    assert rows["textbook", None, None]["rate"] > 0 and rows["study", "", 1]["x"] > 0
+    assert "rate" not in rows["study", "graphs", 1] and "cpu" in rows["study", "graphs", 1]["note"]
+    assert all("seconds" in row["whole"] for row in figures["epochs"]) and "240 epochs" in text
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_refuses_clearly(ended: dict[str, Ended]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        status, out, errors, _ = ended["no gpu"]
+        assert status == 2 and "needs an NVIDIA GPU" in errors and not out
+    assert ended["not quick"].status == 2 and "--quick" in ended["not quick"].errors
+
+
+@pytest.mark.slow
+def test_every_benchmark_tells_its_options(checkout: Path, tmp_path: Path) -> None:
+    libraries = {"equality", "harness", "machine", "pace", "sides"}
+    names = {path.stem for path in (checkout / "benchmarks").glob("*.py")} - libraries
+    told = run_benchmarks(checkout, tmp_path, {name: (f"{name}.py", "--help") for name in sorted(names)})
+    assert {name: one.status for name, one in told.items()} == dict.fromkeys(names, 0)
+    assert all(f"usage: {name}.py" in one.out for name, one in told.items())

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from bench_hands import Ended, run_benchmarks
 
 import kdlab
 
+BROKEN = """
+import kdlab
 
-def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(checkout / "benchmarks" / "methods.py"), *arguments]
-    environment = os.environ | {"KDLAB_DATA": str(checkout / "no data here"), "PYTHONPATH": str(checkout)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+@kdlab.methods.register
+class Broken(kdlab.methods.KD):
+    key = "broken"
+    def __init__(self):
+        super().__init__()
+    def losses(self, step, active):
+        raise RuntimeError("a fault in its losses")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("methods")
+
+
+@pytest.fixture(scope="module")
+def ended(checkout: Path, folder: Path) -> dict[str, Ended]:
+    quick = ("methods.py", "--quick", "--json", "{json}")
+    jobs = {
+        "table": (*quick, "--out", str(folder)),
+        "broken": (*quick, "--only", "kd,broken,dkd"),
+        "speed": (*quick, "--speed", "--only", "kd,mlkd,aver"),
+    }
+    return run_benchmarks(checkout, folder, jobs, before=BROKEN)
 
 
 @pytest.mark.slow
-def test_quick_table_of_two_methods(checkout: Path, tmp_path: Path) -> None:
-    done = run(checkout, "--quick", "--out", str(tmp_path), "--json", str(tmp_path / "figures.json"))
-    assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader((tmp_path / "methods_on_digits.csv").open()))
+def test_quick_table_of_two_methods(ended: dict[str, Ended], folder: Path) -> None:
+    assert ended["table"].status == 0, ended["table"].errors
+    rows = list(csv.DictReader((folder / "methods_on_digits.csv").open()))
     assert [(r["method"], r["setting"]) for r in rows] == [
         ("ce", "default"),
         ("kd", "default"),
@@ -38,39 +56,17 @@ def test_quick_table_of_two_methods(checkout: Path, tmp_path: Path) -> None:
         assert float(row["gain"]) == pytest.approx(float(row["last"]) - alone, abs=0.011)
         assert float(row["x_kd"]) > 0
         assert float(row["gain"]) > 0 or row["method"] == "ce" or "alone" in row["note"]
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert {row["method"] for row in figures["speed"]} == {"ce", "kd", "at"}
-    page = (tmp_path / "methods_on_digits.md").read_text()
+    assert {row["method"] for row in ended["table"].figures["speed"]} == {"ce", "kd", "at"}
+    page = (folder / "methods_on_digits.md").read_text()
     assert "python benchmarks/methods.py --quick" in page and f"kdlab {kdlab.__version__}" in page
     assert "Chance is 10 %" in page and page.count("\n| ") == 5  # head and four rows
     assert page.count("%,") + page.count("%;") >= 3  # three teachers
 
 
 @pytest.mark.slow
-def test_a_method_that_fails_is_a_row_and_spares_the_others(checkout: Path, tmp_path: Path) -> None:
-    broken = """
-import sys
-sys.path.insert(0, {benchmarks!r})
-sys.argv = ["methods.py", "--quick", "--only", "kd,broken,dkd", "--json", {json!r}]
-import kdlab, methods
-
-@kdlab.methods.register
-class Broken(kdlab.methods.KD):
-    key = "broken"
-    def __init__(self):
-        super().__init__()
-    def losses(self, step, active):
-        raise RuntimeError("a fault in its losses")
-
-methods.main()
-"""
-    path = tmp_path / "figures.json"
-    code = broken.format(benchmarks=str(checkout / "benchmarks"), json=str(path))
-    environment = os.environ | {"PYTHONPATH": str(checkout)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr
-    rows = {row["method"]: row for row in json.loads(path.read_text())["rows"]}
+def test_a_method_that_fails_is_a_row_and_spares_the_others(ended: dict[str, Ended]) -> None:
+    assert ended["broken"].status == 0, ended["broken"].errors
+    rows = {row["method"]: row for row in ended["broken"].figures["rows"]}
     assert list(rows) == ["ce", "kd", "dkd", "broken"]
     assert "failed: RuntimeError: a fault in its losses" in rows["broken"]["note"]
     assert rows["broken"]["last"] is None and rows["broken"]["x_kd"] is None
@@ -78,17 +74,15 @@ methods.main()
 
 
 @pytest.mark.slow
-def test_quick_speed_flags_what_is_above_the_limit(checkout: Path, tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    done = run(checkout, "--speed", "--quick", "--only", "kd,mlkd,aver", "--json", str(path))
-    assert done.returncode == 0, done.stderr
-    rows = {row["method"]: row for row in json.loads(path.read_text())["speed"]}
+def test_quick_speed_flags_what_is_above_the_limit(ended: dict[str, Ended]) -> None:
+    assert ended["speed"].status == 0, ended["speed"].errors
+    rows = {row["method"]: row for row in ended["speed"].figures["speed"]}
     assert [rows[key]["teachers"] for key in ("kd", "mlkd", "aver")] == [1, 1, 3]
     for row in rows.values():
         assert row["x KD"] == pytest.approx(row["ms"] / row["KD ms"])  # one round
         assert ("over 2x" in row["note"]) == (row["x KD"] > 2)
     over = [key for key, row in rows.items() if row["x KD"] > 2]
-    assert f"above 2 times KD: {', '.join(over) or 'none'}" in done.stdout
+    assert f"above 2 times KD: {', '.join(over) or 'none'}" in ended["speed"].out
 
 
 def test_the_committed_table_holds_every_method(checkout: Path) -> None:

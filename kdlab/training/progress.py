@@ -37,6 +37,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def redraws(stream: TextIO) -> bool:
+    """Whether a line can be written over: on a terminal, or as the output of a notebook's cell."""
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel.")
+
+
 @contextmanager
 def show_progress(board: Board, enabled: bool = True, stream: TextIO | None = None) -> Iterator[None]:
     """Show progress while the body runs: a moving line on a terminal or in a notebook, otherwise
@@ -45,7 +50,7 @@ def show_progress(board: Board, enabled: bool = True, stream: TextIO | None = No
         yield
         return
     out = stream or sys.stdout
-    moving = out.isatty() or "ipykernel" in sys.modules
+    moving = redraws(out)
     done = threading.Event()
     worker = threading.Thread(
         target=_paint, args=(board, out, moving, done), daemon=True, name="kdlab-progress"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
-from kdlab.training.progress import format_seconds
+from kdlab.training.progress import format_seconds, redraws
 
 _LONGEST = 118
 
@@ -33,7 +33,7 @@ class Reporter:
     ) -> None:
         self.total, self.done, self.enabled, self.note = total, done, enabled, note
         self._out = stream or sys.stdout
-        self._moving = self._out.isatty() or "ipykernel" in sys.modules
+        self._moving = redraws(self._out)
         self._running: dict[str, str] = {}
         self._since: dict[str, float] = {}
         self._width = 0
