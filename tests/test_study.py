@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -21,7 +18,7 @@ from kdlab.data import Batches
 from kdlab.errors import CheckpointError, ConfigError, KDLabError, StudyError, UnknownNameError
 from kdlab.methods import CE, KD
 from kdlab.training.seeds import derive, seeded
-from tests.small_study import SMALL, run_to, same, small, weights
+from tests.small_study import run_to, same, small, weights
 
 # ---- fairness and exactness -----------------------------------------------------------------------------
 
@@ -219,37 +216,6 @@ def test_stop_in_mid_epoch_and_resume_from_the_folder_is_exact(tmp_path):
     drop = ["seconds"]
     assert again.history().drop(columns=drop).equals(whole.history().drop(columns=drop))
     assert same(weights(again, "alone", epoch="best"), weights(whole, "alone", epoch="best"))
-
-
-KILLED = """
-import sys, kdlab
-study = kdlab.Study(**{small!r}, students={{"alone": "ce", "KD": "kd"}}, folder=sys.argv[1])
-study.fit(progress=False)
-"""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """What the study that is killed comes to when it is not."""
-    return small(tmp_path_factory.mktemp("whole"), epochs=12, seeds=2).fit(progress=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.05, 0.4, 0.9])
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path, whole, delay):
-    settings = {**SMALL, "epochs": 12, "seeds": 2}
-    folder = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", KILLED.format(small=settings), str(folder)])
-    deadline = time.time() + 120
-    while not (folder / "seed-0").exists() and time.time() < deadline:
-        time.sleep(0.01)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    again = kdlab.load_study(folder, device="cpu").fit(progress=False)
-    for seed in (0, 1):
-        assert same(weights(again, "KD", seed), weights(whole, "KD", seed))
-    assert len(again.history()) == len(whole.history())
 
 
 def test_interrupted_teacher_training_goes_on_and_never_leaves_half_a_teacher(tmp_path, monkeypatch):
