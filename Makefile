@@ -9,10 +9,18 @@ ARGS   ?=
 
 run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
+pytest  := $(run) -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadgroup --no-loadscope-reorder)
+nothing := [ $$? = 5 ]  # no test was selected, which is no failure here
 extras  := test dev timm opentsne tensorboard dashboards onnx book
 
 # Whatever the environment points at, the code of this checkout is what runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+# Many processes are started, which would all compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Beside the packages whose types it has read, so that a fresh checkout need not read them again.
+export MYPY_CACHE_DIR := $(abspath $(VENV))/mypy
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab book test lint bench install install-test browser clean
@@ -40,9 +48,8 @@ book: install-test
 	@$(run) docs/book/make_book.py $(ARGS)
 
 test: lint browser
-	@for kind in "not browser" browser; do \
-	  $(run) -m pytest -m "$$kind" $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadgroup --no-loadscope-reorder) $(ARGS) \
-	    || [ $$? = 5 ] || exit 1; done  # 5: nothing was selected, which is no failure here
+	@$(pytest) -m "not browser" $(ARGS) || $(nothing)
+	@$(pytest) -m browser $(if $(findstring tests/,$(ARGS)),,tests/browser) $(ARGS) || $(nothing)
 
 lint: install-test
 	@$(run) -m ruff check .
@@ -77,4 +84,4 @@ browser:
 
 clean:
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
