@@ -23,7 +23,9 @@ NAMES = ("alone", "KD", "late", "gone")
 @pytest.fixture(scope="module")
 def study() -> FakeStudy:
     """Snapshots at 0, 2, 4 and 6; `late` has those from 4 on, `gone` those up to 2."""
-    return FakeStudy(students=NAMES, snapshots=(0, 2, 4, 6), seeds=(0, 1), late={"late": 2}, gone={"gone": 2})
+    return FakeStudy(
+        students=NAMES, snapshots=(0, 2, 4, 6), seeds=(0, 1), per_class=12, late={"late": 2}, gone={"gone": 2}
+    )
 
 
 def own_text(page: Path) -> str:
@@ -156,7 +158,7 @@ def test_the_report_tells_who_came_and_went(tmp_path: Path, study: FakeStudy) ->
 
 
 def test_what_a_guard_stopped_is_named_and_is_no_result(tmp_path: Path) -> None:
-    study = FakeStudy(tmp_path, students=("alone", "KD", "CMKD"))
+    study = FakeStudy(tmp_path, students=("alone", "KD", "CMKD"), per_class=8)
     study.fail("KD", 25, seed=1)
     facts = collect(study)
     assert set(facts.last["KD"]) == {0, 1, 2} and set(facts.counted["KD"]) == {0, 2}
@@ -177,21 +179,21 @@ def test_what_a_guard_stopped_is_named_and_is_no_result(tmp_path: Path) -> None:
 
 
 def test_a_baseline_that_was_cut_short_is_no_baseline(tmp_path: Path) -> None:
-    study = FakeStudy(tmp_path, students=("alone", "KD", "CMKD"), gone={"alone": 2})
+    study = FakeStudy(tmp_path, students=("alone", "KD", "CMKD"), per_class=8, gone={"alone": 2})
     facts = collect(study)
     assert facts.baseline == "KD" and "alone" not in facts.counted
     text = own_text(build_report(study))
     assert "KD reached" in text and "Plain training (KD)" not in text
-    only = FakeStudy(tmp_path, students=("alone",), seeds=(0,))
+    only = FakeStudy(tmp_path, students=("alone",), seeds=(0,), per_class=8)
     only.fail("alone", 25, seed=0)
     assert "No student went its whole way." in own_text(build_report(only))
 
 
 def test_students_that_differ_in_more_than_their_loss_are_told(tmp_path: Path) -> None:
-    text = own_text(build_report(FakeStudy(tmp_path, students=("alone", "KD", "wide"))))
+    text = own_text(build_report(FakeStudy(tmp_path, students=("alone", "KD", "wide"), per_class=8)))
     assert "one difference" not in text and "in nothing else" not in text
     assert "wide (resnet14) in more than that" in text and "differs: resnet14" in text
-    alike = own_text(build_report(FakeStudy(tmp_path)))
+    alike = own_text(build_report(FakeStudy(tmp_path, per_class=8)))
     assert "one difference" in alike and "remarks" not in alike and "differs also" not in alike
 
 
