@@ -9,6 +9,7 @@ import numpy as np
 
 from kdlab.errors import ConfigError
 from kdlab.plots import theme
+from kdlab.plots.plain import add_marks
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -68,19 +69,7 @@ def histogram(
             fillcolor=theme.faint(looks[name].color),
             hovertemplate=f"{name}, from %{{x:.3g}}: %{{y:.1f}} %<extra></extra>",
         )
-    for text, place in (marks or {}).items():
-        fig.add_vline(x=float(place), line=dict(color=theme.INK, dash="dot", width=1.5))
-        fig.add_annotation(
-            x=float(place),
-            y=1.0,
-            yref="y domain",
-            text=text,
-            showarrow=False,
-            xanchor="left",
-            yanchor="top",
-            xshift=4,
-            font=dict(size=12, color=theme.INK),
-        )
+    add_marks(fig, marks)
     fig.update_xaxes(title=unit, zeroline=False)
     highest = max(float(np.max(trace.y)) for trace in fig.data)
     room = 1.18 if marks else 1.05  # the names of the marks stand above the steps

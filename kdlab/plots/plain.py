@@ -79,6 +79,18 @@ def lines(
             marker={**looks[name].marker(), "maxdisplayed": 9},
             hovertemplate=f"{name}, %{{x:.4g}}: %{{y:.4g}}<extra></extra>",
         )
+    add_marks(fig, marks, log_x)
+    fig.update_xaxes(title=x_title, zeroline=False)
+    if log_x:
+        fig.update_xaxes(type="log", tickvals=at, ticktext=[f"{value:g}" for value in at])
+    fig.update_yaxes(title=y_title, zeroline=False)
+    return theme.apply(
+        fig, summary=summary or f"Lines of {', '.join(tables)}.", title=title, height=390, dark=dark
+    )
+
+
+def add_marks(fig: go.Figure, marks: Mapping[str, float] | None, log_x: bool = False) -> None:
+    """A dotted line with its name at each of these places of the x axis."""
     for text, place in (marks or {}).items():
         fig.add_vline(x=float(place), line=dict(color=theme.MUTED, dash="dot", width=1.5))
         fig.add_annotation(
@@ -92,13 +104,6 @@ def lines(
             xshift=4,
             font=dict(size=12, color=theme.MUTED),
         )
-    fig.update_xaxes(title=x_title, zeroline=False)
-    if log_x:
-        fig.update_xaxes(type="log", tickvals=at, ticktext=[f"{value:g}" for value in at])
-    fig.update_yaxes(title=y_title, zeroline=False)
-    return theme.apply(
-        fig, summary=summary or f"Lines of {', '.join(tables)}.", title=title, height=390, dark=dark
-    )
 
 
 def grouped_bars(
