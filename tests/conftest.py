@@ -109,6 +109,8 @@ def same_start() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)
     torch.default_generator.manual_seed(0)  # torch.manual_seed takes a stack trace for each absent device
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
     offline.attempts.clear()
     yield
     assert not offline.attempts, f"the test reached for the network: {offline.attempts}"
