@@ -58,7 +58,8 @@ class DCKD(Around):
 
     Args:
         fusion: how m is made: "max", "teacher", "mean", "logit".
-        freeze: gradient of `target` reaches z_y^S alone.
+        freeze: gradient of `target` reaches z_y^S alone; nothing then holds the other logits, and trainings
+            that were tried on the digits diverged.
         gate: `nontarget` acts on samples that the student gets wrong; False: DKD's plain NCKD.
         tau: temperature; ImageNet 1.
         alpha, beta, lambda_f, ce: weights of `target`, `nontarget`, `feature`, `ce`. beta 2, 6 or 8 as
