@@ -9,7 +9,7 @@ ARGS   ?=
 
 run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
-pytest  := $(run) -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS) --dist loadgroup --no-loadscope-reorder)
+pytest  := $(run) -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS))
 nothing := [ $$? = 5 ]  # no test was selected, which is no failure here
 extras  := test dev timm opentsne tensorboard dashboards onnx book
 

@@ -59,13 +59,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(_SCRATCH, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the processes of a run are told the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fast tests first, then slow ones, then the browser; skip what this machine cannot run.
-
-    Where several processes run the tests, those of a file stay together, as they share what they have made;
-    a slow test that shares nothing goes to whoever is free.
-    """
+    """Fast tests first, then slow ones, then the browser; skip what this machine cannot run."""
 
     def rank(item: pytest.Item) -> int:
         return 2 if item.get_closest_marker("browser") else 1 if item.get_closest_marker("slow") else 0
@@ -75,14 +70,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reason = _missing(item)
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
-        if rank(item) != 1 or _shares(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
-def _shares(item: pytest.Item) -> bool:
-    """Whether the test uses a fixture that its module makes once for several tests."""
-    made = item._fixtureinfo.name2fixturedefs.values()
-    return any(one.scope != "function" and one.baseid.endswith(".py") for several in made for one in several)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes: tests of a file stay together, as they share what it makes; notebooks do not.
+
+    Neither `--dist loadfile`, for which all notebooks are one file, nor `--dist loadgroup`, whose groups
+    pytest-xdist 3.8 silently forgets under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "::test_notebook_runs[" in nodeid else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False  # the order of collection: what is slow comes last
+    return Files(config, log)
 
 
 def _missing(item: pytest.Item) -> str:
