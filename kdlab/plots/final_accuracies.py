@@ -68,9 +68,9 @@ def final_accuracies(result: FinalAccuracies, *, title: str | None = None, dark:
         zeroline=False,
     )
     fig.update_layout(
-        xaxis=dict(title="test accuracy (%)", range=[low, high], domain=[0, 0.56], zeroline=False),
+        xaxis=dict(title="test accuracy (%)", range=[low, high], domain=[0, 0.5], zeroline=False),
         xaxis2=dict(
-            domain=[0.58, 1],
+            domain=[0.51, 1],
             range=[-0.5, 2.5],
             side="top",
             tickvals=[0, 1, 2],
@@ -182,7 +182,7 @@ def _numbers(fig: go.Figure, result: FinalAccuracies, order: list[int]) -> None:
         y=np.repeat(np.arange(len(texts)), 3),
         mode="text",
         text=[text for row in texts for text in row],
-        textfont=dict(size=14, color=theme.INK),
+        textfont=dict(size=12, color=theme.INK),
         xaxis="x2",
         hoverinfo="skip",
         showlegend=False,
