@@ -84,4 +84,4 @@ browser:
 
 clean:
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
-	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -39,6 +39,7 @@ def settings(quick: bool, many: int) -> list[Setting]:
     pairs = [TINY] if quick else [MAIN, *(name for name in PAIRS if name != MAIN)]
     if quick:  # graphs are refused without a GPU, which must end in a note
         tried = [(1, "", "fp32"), (many, "", "fp32"), (1, "", "bf16"), (1, "graphs", "tf32")]
+        tried.append((many, "default", "fp32"))
         return [{"pair": TINY, "what": "textbook"}, *(_study(TINY, *one) for one in tried)]
     first = [(1, "", "bf16"), (1, "graphs", "bf16"), (many, "graphs", "bf16"), (many, "", "bf16")]
     first += [(1, "", "tf32"), (1, "graphs", "tf32"), (many, "graphs", "tf32"), (1, "default", "bf16")]

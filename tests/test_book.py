@@ -105,6 +105,16 @@ def test_an_unknown_notebook_is_named() -> None:
     assert "No notebook begins with 77; there are 00_start_here" in done.stderr
 
 
+def test_a_file_is_no_folder_for_the_book(
+    maker: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit):
+        maker.main(["--notebooks", "00", "--out", str(tmp_path / "file")])
+    assert "name another with --out" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_every_formula_of_the_notebooks_can_be_drawn() -> None:
     """Without a script, as MathML; a command that the converter does not know would stand there as text."""
     conf = loaded(SCRIPT.with_name("conf.py"))

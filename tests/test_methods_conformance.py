@@ -288,6 +288,16 @@ class Coarse(Sound):
         return values
 
 
+class Unasked(Sound):
+    """Reads a second view, but does not ask for one."""
+
+    def losses(self, step: Step, active: Collection[str]) -> dict[str, Tensor]:
+        values = super().losses(step, active)
+        if "kd" in active:
+            values["kd"] = values["kd"] + kd(step.second.student.logits, step.teacher.logits)  # type: ignore[union-attr]
+        return values
+
+
 class Naive(Sound):
     """The logarithm of a softmax, in two steps."""
 
@@ -402,3 +412,13 @@ def test_a_refusal_of_some_pairs_is_a_note() -> None:
     report = check(Square)
     assert report.ok
     assert "build" in str(report) and "other depths refused (depths differ)" in str(report)
+
+
+def test_a_second_view_that_was_not_asked_for_is_named() -> None:
+    report = check(Unasked())
+    assert not report.ok and "what reads `step.second` must set `second_view`" in str(report)
+    Unasked.second_view = "crop"
+    try:
+        assert "second_view" not in str(check(Unasked()))
+    finally:
+        del Unasked.second_view

@@ -49,6 +49,13 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
         plots.lines([1, 2, 3], {"KD": [1.0, 2.0]})
     with pytest.raises(ConfigError, match="one finite number a name"):
         plots.grouped_bars(["a"], {"KD": [np.nan]})
+    with pytest.raises(ConfigError, match=r"'here' must be a positive number.*not 0"):
+        plots.lines([1, 2], {"KD": [1.0, 2.0]}, log_x=True, marks={"here": 0})
+    with pytest.raises(ConfigError, match=r"needs positive numbers; `x` has 0"):
+        plots.lines([0, 2], {"KD": [1.0, 2.0]}, log_x=True)
+    for marks in ({"here": "there"}, {"here": np.nan}, [1.0]):
+        with pytest.raises(ConfigError, match="mark"):
+            plots.histogram({"KD": [1.0, 2.0]}, marks=marks)
     for empty in (lambda: plots.lines([1], {}), lambda: plots.grouped_bars(["a"], {})):
         with pytest.raises(ConfigError, match="no series"):
             empty()

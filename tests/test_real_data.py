@@ -23,7 +23,7 @@ def test_the_same_study_runs_on_real_sets(tmp_path, name, teacher, student):
         data=data,
         teacher=teacher,
         student=student,
-        students={"alone": "ce", "CMKD": "cmkd"},
+        students={"alone": "ce", "CMKD": "cmkd", "AT": "at"},
         epochs=2,
         batch_size=32,
         teacher_epochs=2,
@@ -32,7 +32,7 @@ def test_the_same_study_runs_on_real_sets(tmp_path, name, teacher, student):
         folder=tmp_path / "study",
     ).fit(progress=False)
     results = study.results()
-    assert study.state == "finished" and set(results) == {"alone", "CMKD"}
+    assert study.state == "finished" and set(results) == {"alone", "CMKD", "AT"}
     assert all(0.0 <= r["last"][0] <= 1.0 for r in results.values())
     loss = study.record.series("CMKD", "loss")[1]
     assert np.isfinite(loss).all() and loss[-3:].mean() < loss[:3].mean()

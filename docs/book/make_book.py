@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     notebooks = chosen(sorted((ROOT / "notebooks").glob("*.ipynb")), args.notebooks)
     source = args.out / "source"
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{args.out} cannot be a folder ({error.strerror}); name another with --out.")
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(HERE, source, ignore=shutil.ignore_patterns("make_book.py", "__pycache__"))
     for picture in (ROOT / "docs").glob("*.webp"):
@@ -228,19 +232,8 @@ def write_reference(folder: Path) -> None:
 
 def build(source: Path, html: Path) -> int:
     """Call Sphinx, which fails on any warning; in a process of its own, as autodoc changes what it reads."""
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-W",
-        "--keep-going",
-        "-b",
-        "html",
-        str(source),
-        str(html),
-    ]
-    status = subprocess.call(command)
+    options = ["-q", "-W", "--keep-going", "-b", "html"]
+    status = subprocess.call([sys.executable, "-m", "sphinx", *options, str(source), str(html)])
     if status == 0:
         print(f"The book: {html / 'index.html'}")
     return status

@@ -162,7 +162,9 @@ def _look(name: str, look: Callable[[Bench], None], benches: Sequence[Bench]) ->
         except Broken as broken:
             return Line(name, False, asks, f"{bench.name}: {broken}")
         except Exception as error:
-            return Line(name, False, asks, f"{bench.name}: raised {_said(error)}")
+            asked = "'NoneType'" in str(error) and not bench.method.second_view
+            remedy = " (what reads `step.second` must set `second_view`)" if asked else ""
+            return Line(name, False, asks, f"{bench.name}: raised {_said(error)}{remedy}")
     return Line(name, True, asks)
 
 

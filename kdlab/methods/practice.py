@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -171,7 +171,7 @@ class Bench:
         if key not in self._seen:
             with torch.no_grad():
                 self._seen[key] = tuple(teacher.features(images) for teacher in self.teachers)
-        seen = tuple(map(_copy, self._seen[key]))  # a method might change them
+        seen = copy.deepcopy(self._seen[key])  # a method might change them
         heads = tuple(teacher.classifier for teacher in self.teachers)
         return Step(self.student.features(images), target, seen, heads, index, EPOCH, images=images)
 
@@ -184,12 +184,3 @@ class Bench:
             method.load_state_dict(self.before)
         torch.default_generator.manual_seed(5)
         return method.train().losses(self.step() if step is None else step, list(active))
-
-
-def _copy(features: Features) -> Features:
-    def copied(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(copied, value))
-        return None if value is None else value.clone()
-
-    return Features(*(copied(getattr(features, field.name)) for field in fields(Features)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +42,7 @@ def lines(
         dark: light lines on dark paper.
 
     Raises:
-        ConfigError: no series, or one that does not fit `x`.
+        ConfigError: no series, or one that does not fit `x`; a mark or an x that is no place on the axis.
 
     >>> from kdlab import plots
     >>> fig = plots.lines([1, 2, 4], {"KD": [[3.0, 2.0, 1.0], [5.0, 4.0, 3.0]]}, x_title="temperature")
@@ -50,6 +52,8 @@ def lines(
     import plotly.graph_objects as go
 
     at = np.asarray(x, dtype=np.float64)
+    if log_x and not (at > 0).all():
+        raise ConfigError(f"A logarithmic axis needs positive numbers; `x` has {at.min():g}.")
     tables = {name: _rows(name, values, len(at), "place on the x axis") for name, values in series.items()}
     if not tables:
         raise ConfigError("There is no series to draw; give at least one.")
@@ -90,8 +94,17 @@ def lines(
 
 
 def add_marks(fig: go.Figure, marks: Mapping[str, float] | None, log_x: bool = False) -> None:
-    """A dotted line with its name at each of these places of the x axis."""
+    """A dotted line with its name at each of these places of the x axis.
+
+    Raises:
+        ConfigError: something that is no place on this axis.
+    """
+    if marks is not None and not isinstance(marks, Mapping):
+        raise ConfigError(f"`marks` names places, such as {{'here': 4}}, and is not {marks!r}.")
     for text, place in (marks or {}).items():
+        if not isinstance(place, Real) or not math.isfinite(place) or (log_x and place <= 0):
+            wanted = "a positive number, as the axis is logarithmic" if log_x else "a finite number"
+            raise ConfigError(f"The place of the mark {text!r} must be {wanted}, not {place!r}.")
         fig.add_vline(x=float(place), line=dict(color=theme.MUTED, dash="dot", width=1.5))
         fig.add_annotation(
             x=float(np.log10(place)) if log_x else float(place),
