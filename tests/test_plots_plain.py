@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_study import small
 
 import kdlab
@@ -56,6 +57,7 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
     for marks in ({"here": "there"}, {"here": np.nan}, [1.0]):
         with pytest.raises(ConfigError, match="mark"):
             plots.histogram({"KD": [1.0, 2.0]}, marks=marks)
+    plots.histogram({"KD": [1.0, 2.0]}, marks={"number of another library": torch.tensor(1.5)})
     for empty in (lambda: plots.lines([1], {}), lambda: plots.grouped_bars(["a"], {})):
         with pytest.raises(ConfigError, match="no series"):
             empty()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,12 +101,13 @@ def add_marks(fig: go.Figure, marks: Mapping[str, float] | None, log_x: bool = F
     if marks is not None and not isinstance(marks, Mapping):
         raise ConfigError(f"`marks` names places, such as {{'here': 4}}, and is not {marks!r}.")
     for text, place in (marks or {}).items():
-        if not isinstance(place, Real) or not math.isfinite(place) or (log_x and place <= 0):
+        at = _number(place)
+        if not math.isfinite(at) or (log_x and at <= 0):
             wanted = "a positive number, as the axis is logarithmic" if log_x else "a finite number"
             raise ConfigError(f"The place of the mark {text!r} must be {wanted}, not {place!r}.")
-        fig.add_vline(x=float(place), line=dict(color=theme.MUTED, dash="dot", width=1.5))
+        fig.add_vline(x=at, line=dict(color=theme.MUTED, dash="dot", width=1.5))
         fig.add_annotation(
-            x=float(np.log10(place)) if log_x else float(place),
+            x=float(np.log10(at)) if log_x else at,
             y=1.0,
             yref="y domain",
             text=text,
@@ -117,6 +117,14 @@ def add_marks(fig: go.Figure, marks: Mapping[str, float] | None, log_x: bool = F
             xshift=4,
             font=dict(size=12, color=theme.MUTED),
         )
+
+
+def _number(value: Any) -> float:
+    """As a float, also from a tensor of one number; NaN if it is no number."""
+    try:
+        return float("nan") if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return float("nan")
 
 
 def grouped_bars(

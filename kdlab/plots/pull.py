@@ -56,7 +56,7 @@ def pull(
     fig = make_subplots(
         rows=rows,
         cols=columns,
-        shared_yaxes=True,
+        shared_yaxes="all",
         subplot_titles=[theme.shortened(name, 26) for name in names],
         horizontal_spacing=0.03,
         vertical_spacing=0.3 / rows,
@@ -93,7 +93,7 @@ def pull(
 
     for trace, s in traces(epochs[-1]):
         fig.add_trace(trace, row=s // columns + 1, col=s % columns + 1)
-    fig.update_yaxes(type="log" if value == "norm" else "linear", exponentformat="power")
+    _scale(fig, result, value)
     fig.update_xaxes(tickangle=0, tickfont=dict(size=11))
     if value == "share":
         fig.add_hline(y=0, line=dict(color=theme.FAINT, width=1))
@@ -105,7 +105,6 @@ def pull(
         fig.frames = [
             go.Frame(name=str(epoch), data=[trace for trace, _ in traces(epoch)]) for epoch in epochs
         ]
-        _fixed_range(fig, result, value)
         sliders["sliders"] = [theme.slider(list(map(str, epochs)), "epoch ", len(epochs) - 1)]
         height += theme.SLIDER_HEIGHT
     fig = theme.apply(fig, summary=result.summary, title=title, height=height, dark=dark, **sliders)
@@ -113,8 +112,8 @@ def pull(
     return fig
 
 
-def _fixed_range(fig: go.Figure, result: Pull, value: str) -> None:
-    """One scale for all epochs, so that a slider shows change."""
+def _scale(fig: go.Figure, result: Pull, value: str) -> None:
+    """One scale for all students and epochs, so that heights compare and a slider shows change."""
     tables = (result.norm if value == "norm" else result.share).values()
     seen = np.concatenate([table.ravel() for table in tables])
     seen = seen[np.isfinite(seen) & ((seen > 0) | (value == "share"))]
@@ -122,7 +121,12 @@ def _fixed_range(fig: go.Figure, result: Pull, value: str) -> None:
         return
     low, high = float(seen.min()), float(seen.max())
     if value == "norm":
-        fig.update_yaxes(range=[np.log10(low) - 0.15, np.log10(high) + 0.15])
+        fig.update_yaxes(
+            type="log",
+            range=[np.log10(low) - 0.15, np.log10(high) + 0.15],
+            dtick="D2" if high / low < 30 else 1,
+            tickformat="~g",
+        )
     else:
         edge = 0.06 * max(high - low, 0.1)
         fig.update_yaxes(range=[min(low, 0) - edge, max(high, 1) + edge])
