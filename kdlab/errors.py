@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -50,3 +51,15 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     elif len(names) <= 40:
         message += f" Known: {', '.join(names)}."
     return UnknownNameError(message)
+
+
+def require_study(study: object) -> None:
+    """Refuse what is no `kdlab.Study` where only a study will do.
+
+    Raises:
+        ConfigError: it is the name of a folder, say, or a network.
+    """
+    if not (hasattr(study, "state") and hasattr(study, "record")):
+        raise ConfigError(
+            f"{reprlib.repr(study)} is no study; open the folder of one by kdlab.load_study(folder)."
+        )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from kdlab import plots
-from kdlab.errors import StudyError
+from kdlab import panels, plots
+from kdlab.errors import ConfigError, StudyError, UnknownNameError
 from kdlab.panels import controls
 from kdlab.panels.analysis import AnalysisPanel, Want
 from kdlab.panels.jobs import Jobs
@@ -326,3 +329,24 @@ def test_jobs_of_several_owners_take_turns() -> None:
     until(lambda: jobs.ask("b", "b", work("b"), told.set) is not None)
     assert order == ["a", "b"] and jobs.ask("a", "a", work("a"), told.set).value == "a"
     assert jobs.progress("a") is None and told.is_set()
+
+
+@pytest.mark.parametrize("thing", ["runs/new", None, np.zeros((3, 3))], ids=["path", "None", "array"])
+def test_what_is_no_study_is_refused(thing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence, and without a traceback of the half that was made."""
+    after: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", after.append)
+    for make in (panels.Lab, *(partial(panels.open_panel, kind=kind) for kind in panels.KINDS)):
+        with pytest.raises(ConfigError, match=r"is no study; open the folder of one by kdlab\.load_study"):
+            make(thing)
+    gc.collect()
+    assert not after
+
+
+def test_what_panels_cannot_have_in_common_is_refused(make: Callable[..., Counter]) -> None:
+    with pytest.raises(ConfigError, match=r"kdlab\.panels\.Shared, not 3"):
+        make(shared=3)
+    lab = panels.Lab(FakeStudy(), in_cell=True)
+    with pytest.raises(UnknownNameError, match="no tab named 'logit'; did you mean 'logits'"):
+        lab.show("logit")
+    lab.close()

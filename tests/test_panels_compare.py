@@ -21,7 +21,7 @@ from kdlab.errors import ConfigError
 from kdlab.panels import ComparePanel, exports
 from kdlab.panels.compare_panel import FORMS
 from kdlab.probes.progress import steps
-from kdlab.report import everything, save_everything
+from kdlab.report import build_report, everything, save_everything
 from tests.panels_hands import ask, choose, control, options, same_figure, until, with_page
 from tests.small_study import small
 
@@ -214,6 +214,19 @@ def test_the_readme_names_the_files_that_are_there(study: kdlab.Study, tmp_path:
             about, inside = archive.read("README.txt").decode(), archive.namelist()
         for name in everything._FILES:
             assert (f"\n{name} " in about) == any(file.startswith(name) for file in inside), (made, name)
+
+
+def test_a_place_that_cannot_be_is_refused_before_work(study: kdlab.Study, tmp_path: Path) -> None:
+    mine = tmp_path / "notes.txt"
+    mine.write_text("mine")
+    for write, name in ((save_everything, "everything.zip"), (build_report, "report.html")):
+        with pytest.raises(ConfigError, match=f"'notes.txt'; name a file such as '{name}'"):
+            write(study, mine)
+        with pytest.raises(ConfigError, match="Cannot write .*give another path"):
+            write(study, mine / name)  # below a file
+        with pytest.raises(ConfigError, match=r"'runs/new' is no study; open .* kdlab.load_study"):
+            write("runs/new")
+    assert mine.read_text() == "mine" and [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_its_code_measures_the_same(study: kdlab.Study, tmp_path: Path, monkeypatch: Any) -> None:

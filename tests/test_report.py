@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_study import FakeStudy
 
-from kdlab.errors import StudyError
+from kdlab.errors import ConfigError
 from kdlab.report import build_report
 from kdlab.report.facts import collect
 from kdlab.report.figures import safe_json
@@ -233,5 +233,5 @@ def test_where_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.html", "report.html"]
     assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == "of 1 epochs"
     (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="Cannot write"):
         build_report(study, tmp_path / "file" / "b.html")

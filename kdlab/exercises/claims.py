@@ -102,7 +102,7 @@ def claim(sentence: str, values: float | Iterable[float], *, unit: str = "", eac
         each: what one of them belongs to.
 
     Raises:
-        ConfigError: there is no number, or one is not finite.
+        ConfigError: there is no number, something else, or one that is not finite.
         AssertionError: the claim does not hold, under KDLAB_STRICT=1.
 
     >>> from kdlab.exercises import claim
@@ -111,7 +111,10 @@ def claim(sentence: str, values: float | Iterable[float], *, unit: str = "", eac
       Difference: +1 ± 0.2 points (mean ± standard deviation); above 0 in 3 of 3 seeds.
     """
     listed = list(values) if isinstance(values, Iterable) else [values]
-    numbers = tuple(map(float, np.ravel(listed)))
+    try:
+        numbers = tuple(map(float, np.ravel(listed)))
+    except (TypeError, ValueError):
+        raise ConfigError(f"A claim is about numbers, and {values!r} is none.") from None
     if not numbers or not np.isfinite(numbers).all():
         raise ConfigError(f"A claim needs at least one number, all of them finite; it got {list(numbers)}.")
     made = Claim(sentence, numbers, unit, each)

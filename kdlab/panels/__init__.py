@@ -80,6 +80,7 @@ def open_panel(study: Any, kind: str = "study", **options: Any) -> Any:
         the panel, a widget.
 
     Raises:
+        ConfigError: no study.
         UnknownNameError: there is no such panel.
 
     >>> panel = kdlab.panels.open_panel(study, "logits", in_cell=True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import plotly.graph_objects as go
 import traitlets
 
-from kdlab.errors import KDLabError
+from kdlab.errors import KDLabError, require_study
 from kdlab.panels import controls, exports, looks
 from kdlab.panels.controls import Control, Options
 from kdlab.panels.jobs import Jobs, Outcome
@@ -98,15 +98,15 @@ class AnalysisPanel(Paced, DrawsPlots):
         active: bool = True,
         values: Mapping[str, Any] | None = None,
     ) -> None:
+        require_study(study)
         self.study = study
         self.stock = Stock(study)
-        self.shared = shared or Shared()
+        self.shared = Shared.of(shared)
         self.jobs = jobs or Jobs(inline=in_cell)
         self.values: dict[str, Any] = {**self.defaults, **(values or {})}
-        self._active = active
+        self._active, self._in_cell = active, in_cell
         self.fig: go.Figure | None = None
         self.result: Any = None
-        self._in_cell = in_cell
         self._lock = threading.Lock()
         self._errors: list[str] = []
         self._answered = 0
@@ -120,8 +120,8 @@ class AnalysisPanel(Paced, DrawsPlots):
         self.observe(self._changed, "dark")
         self.shared.observe(self._changed)
         answer_while_busy(self)
-        pulse = None if in_cell else self
-        self.painter = Painter(study.board.subscribe(), [self], hz=hz, pulse=pulse, on_error=self._failed)
+        news, pulse = study.board.subscribe(), None if in_cell else self
+        self.painter = Painter(news, [self], hz=hz, pulse=pulse, on_error=self._failed)
         self.active = active
         if in_cell:
             self.painter.draw()
@@ -392,8 +392,9 @@ class AnalysisPanel(Paced, DrawsPlots):
 
     def close(self) -> None:
         """End the painter and close the widget; the study goes on."""
-        with contextlib.suppress(ValueError):  # closed before
-            self.shared.unobserve(self._changed)
-        self.jobs.cancel(self)
-        self.painter.close(timeout=2.0)
+        if hasattr(self, "painter"):  # else it was refused before it was made
+            with contextlib.suppress(ValueError):  # closed before
+                self.shared.unobserve(self._changed)
+            self.jobs.cancel(self)
+            self.painter.close(timeout=2.0)
         super().close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from kdlab.errors import unknown_name
 from kdlab.panels import open_panel
 from kdlab.panels.jobs import Jobs
 from kdlab.panels.live import answer_while_busy
@@ -63,7 +64,13 @@ class Lab(widgets.Tab):
         self.observe(self._turn, "selected_index")
 
     def show(self, kind: str) -> None:
-        """Turn to a tab: "study", "representations", "probes", "attention", "logits" or "compare"."""
+        """Turn to a tab: "study", "representations", "probes", "attention", "logits" or "compare".
+
+        Raises:
+            UnknownNameError: there is no such tab.
+        """
+        if kind not in self.panels:
+            raise unknown_name("tab", kind, self.panels)
         self.selected_index = list(self.panels).index(kind)
 
     def _turn(self, change: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kdlab import plots, probes
-from kdlab.errors import ConfigError, StudyError
+from kdlab.errors import ConfigError, StudyError, require_study
 from kdlab.panels import controls, map_words
 from kdlab.panels.analysis import Want
 from kdlab.panels.controls import Control
@@ -78,6 +78,7 @@ class RepresentationPanel(MapPanel):
     redraws = True
 
     def __init__(self, study: Any, *, values: Mapping[str, Any] | None = None, **options: Any) -> None:
+        require_study(study)
         self._maps = Maps(study)
         self._snapshots = LiveSnapshots(study, watched=self._watched)
         self._where: StudyPlane | None = None

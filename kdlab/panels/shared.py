@@ -6,6 +6,8 @@ from typing import Any
 
 import traitlets
 
+from kdlab.errors import ConfigError
+
 
 class Shared(traitlets.HasTraits):
     """The choices that panels share; each panel watches them, and any panel may change them.
@@ -28,6 +30,19 @@ class Shared(traitlets.HasTraits):
     students = traitlets.Tuple()
     samples = traitlets.Tuple()
     sample = traitlets.Int(0)
+
+    @classmethod
+    def of(cls, shared: Shared | None) -> Shared:
+        """The same, or a new one for None.
+
+        Raises:
+            ConfigError: something else.
+        """
+        if not isinstance(shared, cls | None):
+            raise ConfigError(
+                f"`shared` is what panels have in common, a kdlab.panels.Shared, not {shared!r}."
+            )
+        return shared or cls()
 
     def select(self, samples: Any) -> None:
         """Choose pictures; the first comes under the microscope if the present one is not among them."""

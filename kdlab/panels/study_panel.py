@@ -10,7 +10,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from kdlab.errors import KDLabError
+from kdlab.errors import KDLabError, require_study
 from kdlab.methods import describe
 from kdlab.panels import desk_state, mixing, wording
 from kdlab.panels.curves import CurvesView
@@ -57,6 +57,7 @@ class StudyPanel(widgets.VBox):
     """
 
     def __init__(self, study: Any, *, hz: float = 8.0, in_cell: bool = False) -> None:
+        require_study(study)
         self.study = study
         self._in_cell, self._watching, self._active = in_cell, False, True
         self._lock = threading.Lock()  # guards the notes of the callbacks below
@@ -353,5 +354,6 @@ class StudyPanel(widgets.VBox):
 
     def close(self) -> None:
         """End the painter and close the widgets; the study goes on."""
-        self.painter.close(timeout=2.0)
+        if hasattr(self, "painter"):  # else it was refused before it was made
+            self.painter.close(timeout=2.0)
         super().close()

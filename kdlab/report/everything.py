@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdlab import plots, probes
-from kdlab.errors import KDLabError
-from kdlab.files import whole_file
+from kdlab.errors import KDLabError, require_study
+from kdlab.files import place_for, whole_file
 from kdlab.probes.progress import Cancelled, measurement, parts, steps
 from kdlab.probes.words import call
 
@@ -59,20 +59,22 @@ def save_everything(study: Any, path: str | Path | None = None) -> Path:
 
     Args:
         study: a `kdlab.Study`, running, finished or loaded.
-        path: of the file; `everything.zip` in the study's folder if not given.
+        path: of the file, which ends with .zip, or of an existing folder for it; `everything.zip` in the
+            study's folder if not given.
 
     Returns:
         The path written; the file is whole or not there.
 
     Raises:
-        OSError: the file cannot be written there.
+        ConfigError: no study, a path of another kind, or nothing can be written there.
 
     >>> import zipfile
     >>> new = kdlab.Study("digits", students={"alone": "ce"}, folder="runs/new")
     >>> zipfile.ZipFile(kdlab.report.save_everything(new)).namelist()  # README.txt says why
     ['README.txt', 'history.csv', 'results.py', 'study.py', 'table.csv']
     """
-    target = study.folder / "everything.zip" if path is None else Path(path)
+    require_study(study)
+    target = place_for(path or study.folder / "everything.zip", "everything.zip")
     with tempfile.TemporaryDirectory() as folder:
         written = _write(study, Path(folder))
         with (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -11,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kdlab.errors import KDLabError, StudyError
+from kdlab.errors import KDLabError, require_study
+from kdlab.files import place_for, whole_file
 from kdlab.plots.theme import DARK
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.words import listed, percent
@@ -30,34 +29,25 @@ def build_report(study: Any, path: str | Path | None = None) -> Path:
 
     Args:
         study: a `kdlab.Study`.
-        path: of the page, or of an existing folder for it; `report.html` in the study's folder if not given.
+        path: of the page, which ends with .html, or of an existing folder for it; `report.html` in the
+            study's folder if not given.
 
     Returns:
         The path written. The page is complete or not there: it is moved into place at the end.
 
     Raises:
-        StudyError: the page cannot be written there.
+        ConfigError: no study, a path of another kind, or nothing can be written there.
 
     >>> new = kdlab.Study("digits", students={"alone": "ce"}, folder="runs/new")
     >>> page = kdlab.report.build_report(new)
     >>> page.name, "train the study first" in page.read_text(encoding="utf-8")
     ('report.html', True)
     """
-    target = study.folder / "report.html" if path is None else Path(path)
-    if target.is_dir():
-        target = target / "report.html"
+    require_study(study)
+    target = place_for(path or study.folder / "report.html", "report.html")
     text = page(study)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise StudyError(
-            f"The report cannot be written to {target} ({error.strerror}); give another path."
-        ) from error
+    with whole_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return target
 
 
