@@ -213,3 +213,19 @@ def test_png_is_a_true_picture(channels: int) -> None:
         assert np.array_equal(small, image[0])
     else:
         assert np.array_equal(small[..., :2], image[:2].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("factor", [1.5, 1e2, 1e9, 1e30])
+def test_a_logarithmic_axis_has_room_for_its_labels(factor: float) -> None:
+    axis = theme.log_axis([np.nan, 0.1, 0.1 * factor], factor=1)
+    assert axis["type"] == "log"
+    if axis["dtick"] == "D2":  # labels 1, 2 and 5
+        assert factor < 10**1.5
+    else:
+        assert np.log10(factor) / axis["dtick"] <= 8
+    assert ("tickformat" in axis) == (factor < 1e5)  # 10000000 has no room
+
+
+@pytest.mark.parametrize("values", [[], [1.0, 20.0], [0.0, 100.0], [-1.0, 5.0], [np.nan]])
+def test_a_linear_axis_stays_where_it_shows_all(values: list[float]) -> None:
+    assert theme.log_axis(values) == {}

@@ -84,8 +84,8 @@ def curves(
             values = result.values[np.isfinite(result.values)]
             floor = min(100 * values.min(initial=1.0), 100 * result.chance)
             fig.update_yaxes(range=[max(floor - 4, 0), 101.5])
-    elif _wide(result.values):
-        fig.update_yaxes(type="log", dtick=1)
+    else:
+        fig.update_yaxes(**theme.log_axis(result.values))
     _marks(fig, result)
     fig.update_xaxes(title="epoch")
     fig.update_yaxes(title=f"{result.label}{' (%)' if result.is_accuracy else ''}")
@@ -121,12 +121,6 @@ def _forks(fig: go.Figure, result: LearningCurves, factor: float, looks: Mapping
             legendgroup=fork,
             showlegend=False,
         )
-
-
-def _wide(values: np.ndarray) -> bool:
-    """Whether positive values span so much that only a logarithmic axis shows all of them."""
-    finite = values[np.isfinite(values)]
-    return bool(len(finite) and finite.min() > 0 and finite.max() > 30 * finite.min())
 
 
 def level(fig: go.Figure, y: float, text: str, look: theme.Style | None, side: str = "right") -> None:

@@ -183,9 +183,7 @@ def _panel(
             col=column,
         )
     drawn = np.concatenate([np.ravel(t.y) for t in fig.select_traces(row=row, col=column)]).astype(float)
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
-        fig.update_yaxes(type="log", dtick=1, row=row, col=column)
+    fig.update_yaxes(**theme.log_axis(drawn), row=row, col=column)
 
 
 def _levels(result: Geometry, name: str, k: int, by: str) -> list[tuple[float, str, str]]:

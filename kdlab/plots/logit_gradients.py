@@ -123,9 +123,8 @@ def logit_gradients(
     fig.update_yaxes(title="−gradient / its norm", range=[-1.05, 1.05], row=1, col=2)
     fig.update_xaxes(
         title=f"0: {', '.join(zero)}" if zero else "logits (log scale)",
-        type="log",
         range=[np.log10(least / 1.6), np.log10(most * 3)],
-        dtick="D2" if most / least < 30 else 1,
+        **theme.log_axis([least / 1.6, most * 3], factor=1),
         row=2,
         col=1,
     )

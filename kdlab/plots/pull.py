@@ -121,12 +121,8 @@ def _scale(fig: go.Figure, result: Pull, value: str) -> None:
         return
     low, high = float(seen.min()), float(seen.max())
     if value == "norm":
-        fig.update_yaxes(
-            type="log",
-            range=[np.log10(low) - 0.15, np.log10(high) + 0.15],
-            dtick="D2" if high / low < 30 else 1,
-            tickformat="~g",
-        )
+        low, high = low / 1.4, high * 1.4
+        fig.update_yaxes(range=np.log10([low, high]).tolist(), **theme.log_axis([low, high], factor=1))
     else:
         edge = 0.06 * max(high - low, 0.1)
         fig.update_yaxes(range=[min(low, 0) - edge, max(high, 1) + edge])

@@ -290,6 +290,24 @@ def unchecked(description: Mapping[str, Any]) -> go.Figure:
     return fig
 
 
+def log_axis(values: Any, *, factor: float = 30.0) -> dict[str, Any]:
+    """A logarithmic axis where positive values span more than `factor`; {} where a linear one shows them all.
+
+    Not more labels than there is room for, and powers of ten where plain numbers would be long.
+
+    >>> kdlab.plots.theme.log_axis([0.5, 200])
+    {'type': 'log', 'dtick': 1, 'tickformat': '~g'}
+    """
+    seen = np.ravel(np.asarray(values, dtype=np.float64))
+    seen = seen[np.isfinite(seen)]
+    if not len(seen) or seen.min() <= 0 or seen.max() <= factor * seen.min():
+        return {}
+    low, high = np.log10([seen.min(), seen.max()])
+    step: Any = "D2" if high - low < 1.5 else max(1, int(np.ceil((high - low) / 8)))
+    short = low > -4.5 and high < 4.5
+    return {"type": "log", "dtick": step, **({"tickformat": "~g"} if short else {"exponentformat": "power"})}
+
+
 def faint(color: str, alpha: float = 0.16) -> str:
     """`color` (#rrggbb) as a translucent fill, readable on both papers."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
