@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
 import kdlab
 from kdlab.panels.analysis import AnalysisPanel
+
+AnyPanel = TypeVar("AnyPanel", bound=AnalysisPanel)
 
 
 def until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
@@ -27,6 +30,23 @@ def with_page(panel: AnalysisPanel) -> AnalysisPanel:
     """The panel, with a page that answers its pulse."""
     panel.observe(lambda sent: panel.set_trait("seen", sent["new"]), "sent")
     return panel
+
+
+@contextmanager
+def opened(kind: type[AnyPanel], study: Any) -> Iterator[Callable[..., AnyPanel]]:
+    """What opens panels of this study (or `of` another), each with a page; they are closed at the end."""
+    made: list[AnyPanel] = []
+
+    def panel(of: Any = None, in_cell: bool = True, **more: Any) -> AnyPanel:
+        made.append(kind(study if of is None else of, in_cell=in_cell, **more))
+        with_page(made[-1])
+        return made[-1]
+
+    try:
+        yield panel
+    finally:
+        for one in made:
+            one.close()
 
 
 def ask(panel: AnalysisPanel, **message: Any) -> None:

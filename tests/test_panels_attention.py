@@ -17,7 +17,7 @@ from kdlab.panels import AttentionPanel, Shared
 from kdlab.plots.map_reading import MapReading
 from kdlab.probes.agreement import TEACHER, UNTRAINED
 from kdlab.probes.result import load_result
-from tests.panels_hands import ask, choose, control, options, same_figure, until, with_page
+from tests.panels_hands import ask, choose, control, opened, options, same_figure, until
 from tests.small_study import run_to, small
 
 Make = Callable[..., AttentionPanel]
@@ -32,16 +32,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> kdlab.Study:
 
 @pytest.fixture
 def make(study: kdlab.Study) -> Iterator[Make]:
-    made: list[AttentionPanel] = []
-
-    def panel(of: Any = None, in_cell: bool = True, **more: Any) -> AttentionPanel:
-        made.append(AttentionPanel(study if of is None else of, in_cell=in_cell, **more))
-        with_page(made[-1])
-        return made[-1]
-
-    yield panel
-    for one in made:
-        one.close()
+    with opened(AttentionPanel, study) as panel:
+        yield panel
 
 
 def maps(panel: AttentionPanel) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from kdlab.panels import ComparePanel, exports
 from kdlab.panels.compare_panel import FORMS
 from kdlab.probes.progress import steps
 from kdlab.report import build_report, everything, save_everything
-from tests.panels_hands import ask, choose, control, options, same_figure, until, with_page
+from tests.panels_hands import ask, choose, control, opened, options, same_figure, until
 from tests.small_study import small
 
 Make = Callable[..., ComparePanel]
@@ -37,16 +37,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> kdlab.Study:
 
 @pytest.fixture
 def make(study: kdlab.Study) -> Iterator[Make]:
-    made: list[ComparePanel] = []
-
-    def panel(of: Any = None, in_cell: bool = True, **more: Any) -> ComparePanel:
-        made.append(ComparePanel(study if of is None else of, in_cell=in_cell, **more))
-        with_page(made[-1])
-        return made[-1]
-
-    yield panel
-    for one in made:
-        one.close()
+    with opened(ComparePanel, study) as panel:
+        yield panel
 
 
 def said(panel: ComparePanel) -> str:

@@ -18,7 +18,7 @@ from kdlab.panels import AttentionPanel, LogitPanel, Shared
 from kdlab.probes.gradients import closed_gradients
 from kdlab.probes.logits import LogitDecomposition
 from kdlab.probes.result import load_result
-from tests.panels_hands import ask, choose, control, options, same_figure, until, with_page
+from tests.panels_hands import ask, choose, control, opened, options, same_figure, until
 from tests.small_study import run_to, small
 
 Make = Callable[..., LogitPanel]
@@ -34,16 +34,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> kdlab.Study:
 
 @pytest.fixture
 def make(study: kdlab.Study) -> Iterator[Make]:
-    made: list[LogitPanel] = []
-
-    def panel(of: Any = None, in_cell: bool = True, **more: Any) -> LogitPanel:
-        made.append(LogitPanel(study if of is None else of, in_cell=in_cell, **more))
-        with_page(made[-1])
-        return made[-1]
-
-    yield panel
-    for one in made:
-        one.close()
+    with opened(LogitPanel, study) as panel:
+        yield panel
 
 
 def logits(study: kdlab.Study, name: str, epoch: int = 3, seed: int = 1) -> np.ndarray:

@@ -16,7 +16,7 @@ import pytest
 import kdlab
 from kdlab import probes
 from kdlab.panels import ProbePanel, Shared
-from tests.panels_hands import ask, choose, control, options, same_figure, until, with_page
+from tests.panels_hands import ask, choose, control, opened, options, same_figure, until
 from tests.small_study import run_to, small
 
 Make = Callable[..., ProbePanel]
@@ -36,16 +36,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> kdlab.Study:
 
 @pytest.fixture
 def make(study: kdlab.Study) -> Iterator[Make]:
-    made: list[ProbePanel] = []
-
-    def panel(of: Any = None, in_cell: bool = True, **more: Any) -> ProbePanel:
-        made.append(ProbePanel(study if of is None else of, in_cell=in_cell, **more))
-        with_page(made[-1])
-        return made[-1]
-
-    yield panel
-    for one in made:
-        one.close()
+    with opened(ProbePanel, study) as panel:
+        yield panel
 
 
 @pytest.fixture
