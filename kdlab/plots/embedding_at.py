@@ -157,7 +157,7 @@ def embedding_at(
         layout["coloraxis"] = dict(colorscale=theme.SEQUENTIAL, cmin=0.0, cmax=1.0, colorbar=bar)
     about_pulls = _pulls_told(pulls, term)
     return theme.apply(
-        theme.unchecked({"data": data, "layout": {**layout, "annotations": notes, "shapes": frames}}),
+        {"data": data, "layout": {**layout, "annotations": notes, "shapes": frames}},
         summary=" ".join(filter(None, [told(result, e, shown), about_pulls])),
         title=title,
         height=height * rows + _LEGEND_HEIGHT + (36 if title else 0),

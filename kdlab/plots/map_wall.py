@@ -149,7 +149,7 @@ def map_wall(
     )
     head, bottom = 8 + (34 if title else 0), 66
     return theme.apply(
-        theme.unchecked({"data": maps, "layout": drawn_on}),
+        {"data": maps, "layout": drawn_on},
         summary=result.summary,
         title=title,
         height=int(head + bottom + _HEAD - low * cell),

@@ -87,21 +87,26 @@ def pair_ends(result: Embedding, epoch: int, n: int) -> np.ndarray:
 def hover_texts(result: Embedding, epoch: int, n: int) -> list[str]:
     """(n,) class, what it is taken for, and the most probable classes for network n and the teacher."""
     names = result.class_names
+    own = _likely(result, epoch, n)
+    teachers = _likely(result, epoch, 0) if result.teachers and n > 0 else [""] * len(own)
     out = []
-    for i, (index, label, said) in enumerate(
-        zip(result.index, result.labels, result.predicted[epoch, n], strict=True)
+    for index, label, said, here, there in zip(
+        result.index, result.labels, result.predicted[epoch, n], own, teachers, strict=True
     ):
         told = "" if said < 0 or said == label else f", taken for {names[said]}"
-        who = [n, 0] if result.teachers and n > 0 else [n]
-        more = [line for m in who if (line := _likely(result, epoch, m, i))]
-        out.append(f"{names[label]}{told} (picture {index}){''.join(more)}")
+        out.append(f"{names[label]}{told} (picture {index}){here}{there}")
     return out
 
 
-def _likely(result: Embedding, epoch: int, n: int, i: int) -> str:
-    """The most probable classes with their probabilities."""
-    if result.top is None or result.top_share is None or result.top[epoch, n, i, 0] < 0:
-        return ""
-    pairs = zip(result.top[epoch, n, i], result.top_share[epoch, n, i], strict=True)
-    said = ", ".join(f"{result.class_names[c]} {p:.2f}" for c, p in pairs if c >= 0)
-    return f"<br>{theme.shortened(result.networks[n], 24)}: {said}"
+def _likely(result: Embedding, epoch: int, n: int) -> list[str]:
+    """(n,) the most probable classes of each picture with their probabilities, or "" if not known."""
+    if result.top is None or result.top_share is None:
+        return [""] * len(result.labels)
+    head = f"<br>{theme.shortened(result.networks[n], 24)}: "
+    rows = zip(result.top[epoch, n].tolist(), result.top_share[epoch, n].tolist(), strict=True)
+    return [
+        head + ", ".join(f"{result.class_names[c]} {p:.2f}" for c, p in zip(top, shares) if c >= 0)
+        if top[0] >= 0
+        else ""
+        for top, shares in rows
+    ]

@@ -146,7 +146,7 @@ def class_style(label: int) -> tuple[str, str]:
 
 
 def apply(
-    fig: go.Figure,
+    fig: go.Figure | dict[str, Any],
     *,
     summary: str,
     title: str | None = None,
@@ -158,6 +158,8 @@ def apply(
     """A new figure: `fig` with the common look and its text alternative; `fig` itself stays as it is.
 
     Args:
+        fig: or the description of one, {"data": ..., "layout": ...}, known to be right (see `unchecked`),
+            which is used up.
         summary: what the figure shows in one or two sentences, kept in `layout.meta["summary"]`.
         title: short; figures in a report have their heading outside.
         height: in pixels; the width follows the page.
@@ -167,7 +169,7 @@ def apply(
     """
     import plotly.graph_objects as go
 
-    description = _described(fig)
+    description = fig if isinstance(fig, dict) else _described(fig)
     own = description["layout"]
     own["template"] = {}  # else plotly's own look would be merged with this one
     for name in {"xaxis", "yaxis"} | {key for key in own if key.startswith(("xaxis", "yaxis"))}:
