@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/small_pictures.py [--quick] [--rounds 3] [--json FILE]
 
-A whole study of the digits (8x8 pixels) as `kdlab.Study` trains it, one thread for each operation and
-students beside each other, against the same study with `threads=` the number of processors, for one
-student and for three; each from its start to its end, in turn.
+A whole study of the digits (8x8 pixels) and one of shapes of 16x16 as `kdlab.Study` trains them, one
+thread for each operation and students beside each other, against the same study with `threads=` the
+number of processors, for one student and for three; each from its start to its end, in turn.
 """
 
 from __future__ import annotations
@@ -22,16 +22,23 @@ from sides import networks
 
 import kdlab
 
-STUDENTS = ({"KD": "kd"}, {"alone": "ce", "KD": "kd", "AT": "at"})
+ONE, THREE = {"KD": "kd"}, {"alone": "ce", "KD": "kd", "AT": "at"}
+CASES = [(8, ONE), (8, THREE), (16, ONE), (16, THREE)]  # side of the pictures, students
+QUICK = [(8, ONE), (16, THREE)]
 EPOCHS = 4
 
 
-class Digits:
-    """Trains a study of the digits from start to end, every time it is asked to run."""
+class Small:
+    """Trains a study from start to end, every time it is asked to run."""
 
-    def __init__(self, study_threads: int | None, students: dict[str, str], quick: bool = False) -> None:
+    def __init__(
+        self, study_threads: int | None, side: int, students: dict[str, str], quick: bool = False
+    ) -> None:
         self.study_threads, self.students = study_threads, students
-        self.data = kdlab.data.load("digits", limit=60 if quick else None)
+        if side == 8:
+            self.data = kdlab.data.load("digits", limit=60 if quick else None)
+        else:
+            self.data = kdlab.data.shapes.make(*((64, 16) if quick else (1200, 300)), side=side)
         self.teacher, _ = networks(("resnet20", "resnet8"), self.data)
         self.epochs = 1 if quick else EPOCHS
 
@@ -58,7 +65,7 @@ class Digits:
         pass
 
 
-def compared(students: dict[str, str], args: Any) -> dict[str, Any]:
+def compared(side: int, students: dict[str, str], args: Any) -> dict[str, Any]:
     """Student-images a second of both, and their ratio."""
     every = os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
@@ -66,9 +73,10 @@ def compared(students: dict[str, str], args: Any) -> dict[str, Any]:
             key: stack.enter_context(
                 contextlib.closing(
                     Child(
-                        Digits,
+                        Small,
                         threads=args.threads,
                         study_threads=threads,
+                        side=side,
                         students=students,
                         quick=args.quick,
                     )
@@ -78,6 +86,7 @@ def compared(students: dict[str, str], args: Any) -> dict[str, Any]:
         }
         rates = in_turn(sides, args.rounds, 0.0, args.patience)
     return {
+        "pictures": f"{side}x{side}",
         "students": len(students),
         "threads": every,
         "every": median(rates["every"]),
@@ -94,9 +103,9 @@ def main() -> None:
     args.rounds = 1 if args.quick else args.rounds
     about = machine()
     print(machine_line(about))
-    rows = [compared(students, args) for students in STUDENTS]
-    print(f"\nstudent-images/s of a study of the digits, {rows[0]['threads']} threads each and default")
-    print(table(rows, ["students", "every", "default", "ratio", "rounds"]))
+    rows = [compared(side, students, args) for side, students in (QUICK if args.quick else CASES)]
+    print(f"\nstudent-images/s of a study, {rows[0]['threads']} threads in each operation and default")
+    print(table(rows, ["pictures", "students", "every", "default", "ratio", "rounds"]))
     write(args.json, about, rows=rows)
 
 

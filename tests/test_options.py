@@ -187,7 +187,8 @@ def test_deterministic_names_what_cannot_be_reproduced() -> None:
 
 
 @pytest.mark.parametrize(
-    "threads, pixels, inside", [(None, 64, 1), (None, 1024, 2), (3, 64, 3), (1, 1024, 1)]
+    "threads, pixels, inside",
+    [(None, 64, 1), (None, 256, 1), (None, 784, 2), (None, 1024, 2), (3, 64, 3), (1, 1024, 1)],
 )
 def test_threads_of_the_processor_follow_the_pictures(threads: int | None, pixels: int, inside: int) -> None:
     before = torch.get_num_threads()
