@@ -348,3 +348,13 @@ def test_methods_load_without_heavy_packages() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_method_of_ones_own_is_called_so() -> None:
+    """It is neither published nor the reconstruction of anything; in a sum it says no more than it is."""
+
+    class Mine(KD):
+        key, title, status = "mine_", "Mine", Method.status
+
+    assert methods.status_text(Mine) == "own method"
+    assert (KD() + Mine()).status == "own" and (Mine() + methods.CMKD()).status == "recon"

@@ -24,11 +24,12 @@ from kdlab.models.features import NetSpec, StagedNet
 
 __all__ = ["STATUS_TEXT", "DataFacts", "Method", "Preparation", "Status", "Step", "Term", "require_teachers"]
 
-Status = Literal["code", "paper", "recon"]
+Status = Literal["code", "paper", "own", "recon"]
 
 STATUS_TEXT: dict[str, str] = {
     "code": "published (official code)",
     "paper": "published (paper)",
+    "own": "own method",
     "recon": "reconstruction",
 }
 
@@ -45,7 +46,8 @@ class Method(nn.Module):
         title: name for people.
         paper: authors, venue, year, identifier.
         family: "logit", "feature", "relation", "classifier-reuse", "multi-teacher", "self".
-        status: where the definition comes from (see `STATUS_TEXT`).
+        status: where the definition comes from: "code" and "paper" of a publication, "own" of nobody else,
+            or "recon", rebuilt by guessing what a paper leaves open (see `STATUS_TEXT`).
         status_note: which part of it is published and which is ours, where that needs saying.
         trained: submodule name -> what it is: the parts that train along with the student.
         presets: setting name -> constructor arguments that were published for it.
@@ -73,7 +75,7 @@ class Method(nn.Module):
     title: str = ""
     paper: str = ""
     family: str = ""
-    status: Status = "recon"
+    status: Status = "own"
     status_note: str = ""
     trained: Mapping[str, str] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -14,7 +14,7 @@ from kdlab.methods.base import DataFacts, Method, Preparation, Status, Step, Ter
 from kdlab.methods.registry import make
 from kdlab.models.features import NetSpec, StagedNet
 
-_SURENESS: tuple[Status, ...] = ("code", "paper", "recon")
+_SURENESS: tuple[Status, ...] = ("code", "paper", "own", "recon")
 
 
 Routes = dict[str, tuple[int, str]]

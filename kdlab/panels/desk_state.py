@@ -15,8 +15,10 @@ from kdlab.plots import theme
 _HINTS = {
     "code": "The definition is published in the authors' code.",
     "paper": "The definition is published in the paper; re-implemented here.",
+    "own": "Defined by whoever made this study, and not from a publication.",
     "recon": "Parts of the definition are not public; this is our reconstruction, not the paper's code.",
 }
+_BADGES = {"own": "own method", "recon": "reconstruction"}  # others are published
 
 
 def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def spec(study: Any, styles: Mapping[str, theme.Style]) -> dict[str, Any]:
             "method": method.title or type(method).__name__,
             "paper": method.paper,
             "status": method.status,
-            "status_text": "reconstruction" if method.status == "recon" else "published",
+            "status_text": _BADGES.get(method.status, "published"),
             "status_hint": f"{STATUS_TEXT[method.status]}. {_HINTS[method.status]}",
             "differs": known[name].label(),
             "origin": origin(marks, name),
