@@ -337,6 +337,28 @@ def test_dark_pages_get_the_themes_colours_for_dark_paper(make_panel: Callable[.
     until(lambda: whole(panel.embedding).data[0].marker.color[0] != light[1])
 
 
+def test_a_page_that_turns_dark_while_it_is_drawn_is_drawn_again(
+    make_panel: Callable[..., StudyPanel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = make_panel(FakeStudy(20, delay=0.0))
+    ask(panel, "play")
+    until(lambda: len(whole(panel.embedding).data[0].x) == 40)
+    panel.painter.close()
+    view, drawn = panel.embedding, []
+
+    def draw(*what: Any) -> None:
+        drawn.append(what[-1])
+        view.dark = True  # the page says so just now
+
+    monkeypatch.setattr(view.snapshots, "poll", lambda: (None, None))  # nothing new comes
+    monkeypatch.setattr(view._plots, "draw", draw)
+    assert view._redraw is not None
+    view._redraw()
+    view.paint({})
+    view.paint({})
+    assert drawn == [False, True]
+
+
 def test_the_desk_says_what_each_term_is_and_how_sure_its_definition_is(
     make_panel: Callable[..., StudyPanel],
 ) -> None:

@@ -102,8 +102,8 @@ class EmbeddingView:
             clouds.append(Cloud(points, self._hover(labels, predicted), note))
         centre, self._limit = self._frame(plane, [cloud.points for cloud in clouds if len(cloud.points)])
         shifted = [Cloud(cloud.points - centre, cloud.hover, cloud.note) for cloud in clouds]
-        self._plots.draw(shifted, labels, self._limit, self.dark)
-        self._dark_shown = self.dark
+        self._dark_shown = self.dark  # before, as it may change while this is drawn
+        self._plots.draw(shifted, labels, self._limit, self._dark_shown)
         newest = max(students.values(), key=lambda snapshot: snapshot.epoch)
         self.caption = self._say(len(labels), newest, projected)
 
