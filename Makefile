@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-JOBS   ?= 2
+# One process more than processors, as tests also wait: for pages, kernels, disks.
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 8 ? n + 1 : 8)))
 ARGS   ?=
 
 run     := "$(VENV)/bin/python"
