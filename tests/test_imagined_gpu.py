@@ -1,9 +1,8 @@
-"""Training steps on a GPU that is only imagined: no tensor stays behind, and nothing waits for the device.
+"""Forward passes and losses on a GPU that is only imagined: no tensor stays behind, nothing waits for it.
 
 PyTorch's fake tensors have shapes, types and devices, but no values. A CPU tensor that meets one of a GPU
 is an error, as it is on a real one; so is whatever needs a value on the host (`.item()`, `if loss > 0`),
-which on a real GPU would work but wait. Gradients and half precision cannot be imagined without a GPU:
-tests marked "gpu" have those.
+which on a real GPU would work but wait. Backward passes and half precision cannot be imagined without a GPU.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from panels_fake import FakeStudy
+from panels_fake import FakeStudy, PlainMethod
 
 import kdlab
 from kdlab.errors import ConfigError
@@ -365,6 +365,14 @@ def test_the_desk_says_what_each_term_is_and_how_sure_its_definition_is(
     spec = make_panel(FakeStudy()).desk.spec
     alone, guided = spec["students"]
     assert alone["status_text"] == "published" and guided["status_text"] == "reconstruction"
+
+    class Mine(PlainMethod):
+        status = kdlab.methods.Method.status  # what a method has that says nothing of it
+
+    study = FakeStudy()
+    study.students["alone"] = type(study.students["alone"])(Mine())
+    (mine, _) = make_panel(study).desk.spec["students"]
+    assert mine["status_text"] == "own method" and "not from a publication" in mine["status_hint"]
     assert guided["terms"]["kd"] == {
         "doc": "Match the teacher's softened logits.",
         **{"weight": 2.0, "enabled": True, "schedule": "constant"},

@@ -67,6 +67,7 @@ def save_everything(study: Any, path: str | Path | None = None) -> Path:
 
     Raises:
         ConfigError: no study, a path of another kind, or nothing can be written there.
+        OSError: the disk is full.
 
     >>> import zipfile
     >>> new = kdlab.Study("digits", students={"alone": "ce"}, folder="runs/new")
@@ -74,7 +75,7 @@ def save_everything(study: Any, path: str | Path | None = None) -> Path:
     ['README.txt', 'history.csv', 'results.py', 'study.py', 'table.csv']
     """
     require_study(study)
-    target = place_for(path or study.folder / "everything.zip", "everything.zip")
+    target = place_for(study.folder / "everything.zip" if path is None else path, "everything.zip")
     with tempfile.TemporaryDirectory() as folder:
         written = _write(study, Path(folder))
         with (

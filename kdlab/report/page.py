@@ -37,6 +37,7 @@ def build_report(study: Any, path: str | Path | None = None) -> Path:
 
     Raises:
         ConfigError: no study, a path of another kind, or nothing can be written there.
+        OSError: the disk is full.
 
     >>> new = kdlab.Study("digits", students={"alone": "ce"}, folder="runs/new")
     >>> page = kdlab.report.build_report(new)
@@ -44,7 +45,7 @@ def build_report(study: Any, path: str | Path | None = None) -> Path:
     ('report.html', True)
     """
     require_study(study)
-    target = place_for(path or study.folder / "report.html", "report.html")
+    target = place_for(study.folder / "report.html" if path is None else path, "report.html")
     text = page(study)
     with whole_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -47,8 +47,8 @@ class Options:
         keep: of which epochs checkpoints are kept: "geometric" (1, 2, 4, ...), "all", "none", or epochs.
         threads: of the processor for each operation. None is one for small pictures (below 300 pixels),
             where handing work over takes longer than doing it, and PyTorch's own choice for others.
-            With one, students are trained beside each other, as many at once as there are processors:
-            where there are few of these, `threads=1` is also faster for several students of larger pictures.
+            With one, students are trained beside each other, as many at once as there are processors;
+            `threads=1` asks for that with larger pictures, too.
 
     Raises:
         ConfigError: a value that cannot work.
