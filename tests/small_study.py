@@ -40,6 +40,11 @@ def run_to(study, step):
     """Start a study holding, and do exactly `step` steps."""
     study.start(paused=True)
     study.step(step)
+    wait_for(study, step)
+
+
+def wait_for(study, step):
+    """Wait until that step is done."""
     deadline = time.time() + 60
     while study._run is None or study._run.position < step:
         assert time.time() < deadline and study.error is None, study.error

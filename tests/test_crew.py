@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import kdlab
 from kdlab.methods import CRD, KD, Method, register, registry
 from kdlab.models import build, inspect_net, tap
-from kdlab.training import crew, loop
+from kdlab.training import crew
 from tests.small_study import same, small, weights
 
 STUDENTS = {"alone": "ce", "KD": "kd", "CRD": "crd", "CMKD": "cmkd", "sum": KD() + kdlab.methods.get("at")()}
@@ -113,7 +113,7 @@ def test_others_finish_their_step_before_an_error_is_raised() -> None:
 
     group: Any = [Student(name) for name in ("bad", "a", "b", "c")]
     with pytest.raises(RuntimeError, match="broken"):
-        hands = crew.Crew()
+        hands = crew.Crew(2, 1)
         try:
             hands.run(group, one)
         finally:
@@ -125,12 +125,21 @@ def test_others_finish_their_step_before_an_error_is_raised() -> None:
 def test_large_pictures_and_wishes_of_users_have_no_crew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
-    monkeypatch.setattr(loop, "Crew", lambda: made.append(1))
-    small(tmp_path, folder=tmp_path / "a", students={"a": "ce"}, teacher=None, threads=2, epochs=1).fit(
-        progress=False
-    )
-    small(tmp_path, folder=tmp_path / "b", students={"a": "ce"}, teacher=None, data="shapes", epochs=1).fit(
-        progress=False
-    )
-    assert not made
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(crew.Crew, "__init__", lambda _, lanes, threads: made.append((lanes, threads)))
+    monkeypatch.setattr(crew.Crew, "run", lambda *_: {})
+    monkeypatch.setattr(crew.Crew, "close", lambda _: None)
+
+    def crews(**changes: Any) -> list[tuple[int, int]]:
+        made.clear()
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        small(tmp_path, folder=folder, students={"a": "ce"}, teacher=None, epochs=1, **changes).fit(
+            progress=False
+        )
+        return list(made)
+
+    assert crews() == [(4, 1)]
+    assert crews(threads=2) == [(2, 2)]
+    assert crews(threads=3) == []  # no room for a second
+    assert crews(data="shapes") == []

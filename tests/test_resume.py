@@ -22,6 +22,7 @@ import kdlab
 from kdlab.errors import CheckpointError, StudyError
 from kdlab.training.checkpoint import Checkpoints
 from kdlab.training.meter import Meter
+from kdlab.training.record import RunRecord
 from tests.small_study import SMALL, run_to, same, small, weights
 
 # Trains, with every change made to a file counted; the process is killed at the one asked for: before
@@ -213,6 +214,50 @@ def test_a_run_that_ends_between_an_epoch_and_its_row_writes_the_same_row(tmp_pa
     again = kdlab.load_study(study.folder, device="cpu").fit(progress=False)
     assert any(column.startswith("detail/") for column in whole.history())
     assert_equal(whole, again)
+
+
+def test_steps_of_a_fork_that_no_checkpoint_knows_are_not_kept(tmp_path, monkeypatch):
+    """Killed when the first values of the fork were written and the checkpoint with it was not yet."""
+    settings = dict(students={"KD": "kd"}, checkpoint_seconds=1e-6)
+
+    def forking(name):
+        study = small(tmp_path, folder=tmp_path / name, **settings)
+        study.fork("KD", at_step=4, name="forked", method="srrl")
+        return study
+
+    whole, study, save = forking("whole").fit(progress=False), forking("killed"), Checkpoints.save
+
+    def save_or_die(self, students, *rest):
+        if any(s.name == "forked" and s.step > 4 for s in students):
+            raise OSError("pulled the plug")
+        save(self, students, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", save_or_die)
+        patched.setattr(Checkpoints, "keep", lambda *_: None)
+        with pytest.raises(OSError, match="plug"):
+            study.fit(progress=False)
+    # as before its first checkpoint, the fork is unknown there
+    assert list(Checkpoints(study.folder / "seed-0").load().students) == ["KD"]
+    assert len(kdlab.load_study(study.folder).record.series("forked", "loss")[0])
+    kdlab.load_study(study.folder, device="cpu").fit(progress=False)
+    assert_equal(whole, kdlab.load_study(study.folder, device="cpu"))
+
+
+def test_every_student_has_a_file_of_its_own(tmp_path):
+    record = RunRecord(tmp_path)
+    for name in ("a", "b", "c"):
+        record.declare(name, ["loss"])
+        record.add_steps(name, 0, np.full((2, 1), ord(name)))
+    record.write_steps()
+    record.go_back({"a": (2, 0), "c": (1, 0)})
+    record.declare("d", ["loss"])
+    record.add_steps("d", 0, np.full((1, 1), ord("d")))
+    record.write_steps()
+    again = RunRecord(tmp_path)
+    again.load()
+    held = {name: again.series(name, "loss")[1].tolist() for name in ("a", "b", "c", "d")}
+    assert held == {"a": [97.0, 97.0], "b": [], "c": [99.0], "d": [100.0]}
 
 
 def test_a_full_disk_stops_with_advice_and_loses_nothing(tmp_path):

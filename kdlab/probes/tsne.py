@@ -57,8 +57,8 @@ def tsne(
 
     >>> points = np.random.default_rng(0).normal(size=(40, 5)) + 20 * (np.arange(40) % 2)[:, None]
     >>> plane, divergence = kdlab.probes.tsne(points, perplexity=5, backend="torch")
-    >>> plane.shape, kdlab.probes.metrics.knn_purity(plane, np.arange(40) % 2, k=3)  # two groups
-    ((40, 2), 1.0)
+    >>> plane.shape, kdlab.probes.metrics.knn_purity(plane, np.arange(40) % 2, k=3) > 0.9  # two groups
+    ((40, 2), True)
     """
     x = np.asarray(x, dtype=np.float64)
     n = len(x)

@@ -1,10 +1,10 @@
-"""Students of one step trained beside each other, each on one thread of the processor."""
+"""Students of one step, and teachers of the next, computed beside each other."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -48,26 +48,51 @@ def draws(net: nn.Module, method: Method) -> bool:
 
 
 class Crew:
-    """As many threads as there are processors, each computing with one thread of its own.
+    """Threads that work beside each other, each of whose operations has its share of the processor.
 
-    Operations on small pictures gain nothing from several threads, but whole students do. Each is
+    Operations on small pictures gain little from several threads, but whole students do. Each is
     computed as it would be alone, so company changes no bit of it.
+
+    Args:
+        lanes: how many work at once.
+        threads: of each operation.
     """
 
-    def __init__(self) -> None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(count, "kdlab-student", initializer=lambda: torch.set_num_threads(1))
+    def __init__(self, lanes: int, threads: int) -> None:
+        self.lanes = lanes
+        self._pool = ThreadPoolExecutor(lanes, "kdlab-lane", lambda: torch.set_num_threads(threads))
 
-    def run(self, students: Sequence[StudentRun], one: Callable[[StudentRun], _T]) -> dict[str, _T]:
-        """What `one` returns for each student who draws nothing, by name; of a single one it is not asked.
+    @staticmethod
+    def of(threads: int) -> Crew | None:
+        """As many as there is room for on the processors that this process may use; None for a single one."""
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return Crew(count // threads, threads) if count // threads > 1 else None
+
+    def start(self, job: Callable[[], _T]) -> Future[_T]:
+        """Have something done behind what was given before; returns at once."""
+        return self._pool.submit(job)
+
+    def run(
+        self,
+        students: Sequence[StudentRun],
+        one: Callable[[StudentRun], _T],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> dict[str, _T]:
+        """What `one` returns for each student who draws nothing, by name.
 
         All have ended when the first error is raised. Modes of PyTorch that belong to a thread, such as
         `no_grad`, must be entered by `one`.
+
+        Args:
+            meanwhile: called once the students are at work, to start more. Without, a single student is
+                not asked, as it is better off with the caller.
         """
         steady = [student for student in students if not student.draws]
-        if len(steady) < 2:
+        if len(steady) < 2 and meanwhile is None:
             return {}
         waiting = {student.name: self._pool.submit(one, student) for student in steady}
+        if meanwhile is not None:
+            meanwhile()
         errors = [future.exception() for future in waiting.values()]
         for error in errors:
             if error is not None:

@@ -11,16 +11,17 @@ and writes to a `RunRecord`; it knows neither widgets nor files of other runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdlab.data import Batch, Batches, ProbeSet
+from kdlab.data import Batches, ProbeSet
 from kdlab.errors import StudyError
 from kdlab.training import guards
-from kdlab.training.allocator import keep_freed_memory
+from kdlab.training.ahead import Ahead
 from kdlab.training.checkpoint import Checkpoints
 from kdlab.training.commands import Command
 from kdlab.training.control import Control
@@ -32,6 +33,7 @@ from kdlab.training.plan import RunPlan
 from kdlab.training.preparation import Stopped, Workshop
 from kdlab.training.record import RunRecord
 from kdlab.training.roster import MEMORY_FORMAT, Roster
+from kdlab.training.runtime import keep_freed_memory
 from kdlab.training.seeds import derive, seeded
 from kdlab.training.snapshots import Snapshot, measure, save_snapshots
 from kdlab.training.student import StepInputs, StudentRun
@@ -65,7 +67,7 @@ class Run:
         self._steps_done = 0  # by the group, since this object was made
         self.position = 0
         self._regroup = False
-        self._crew: Crew | None = None  # while small pictures are trained on a processor
+        self._crew: Crew | None = None  # while several things are computed beside each other on a processor
         self._granted = False  # a step that the control has allowed and that is not done yet
 
     def _make_batches(self, purpose: str) -> Batches:
@@ -106,7 +108,7 @@ class Run:
         options, device = self.plan.options, self.plan.device
         pixels = self.data.input_shape[1] * self.data.input_shape[2]
         with numerics(options, device), processor_threads(options, pixels, device) as threads:
-            self._crew = Crew() if threads == 1 and not options.compile else None
+            self._crew = None if threads is None or options.compile else Crew.of(threads)
             try:
                 finished = self._train()
             finally:
@@ -146,20 +148,22 @@ class Run:
         for student in group:
             student.refresh(epoch)
         started = time.monotonic()
-        for batch in self.batches.epoch(epoch, start=first - begin):
-            if self._tell(group):
-                return True
-            if not self._granted and not self.control.tick(count=self.plan.phase == "students"):
-                return False
-            self._granted = True
-            if self._regroup:  # by a command that came in meanwhile
-                self._regroup = False
-                return True
-            self._granted = False
-            self._step(batch, group)
-            self._housekeeping()
-            if self._regroup or group[0].step == goal:
-                break
+        batches = self.batches.epoch(epoch, start=first - begin)
+        with closing(Ahead(batches, self.teachers, group, epoch, self._crew)) as ahead:
+            for inputs in ahead:
+                if self._tell(group):
+                    return True
+                if not self._granted and not self.control.tick(count=self.plan.phase == "students"):
+                    return False
+                self._granted = True
+                if self._regroup:  # by a command that came in meanwhile
+                    self._regroup = False
+                    return True
+                self._granted = False
+                self._step(inputs(), group, ahead.fill)
+                self._housekeeping()
+                if self._regroup or group[0].step == goal:
+                    break
         if not self._regroup and group[0].step == begin + self.batches.steps_per_epoch:
             self._finish_epoch([s for s in group if s.ended is None], time.monotonic() - started)
         self._regroup = False
@@ -184,12 +188,11 @@ class Run:
         self._snapshot(0, [s for s in group if not s.silent])
         self.checkpoint()  # the state that guards go back to
 
-    def _step(self, batch: Batch, group: Sequence[StudentRun]) -> None:
+    def _step(self, inputs: StepInputs, group: Sequence[StudentRun], meanwhile: Callable[[], None]) -> None:
         epoch, step = group[0].epoch, group[0].step
         per_epoch = self.batches.steps_per_epoch
-        inputs = self._inputs(batch, epoch, group)
         rates = {s.name: s.recipe.rate(epoch, step - (epoch - 1) * per_epoch, per_epoch) for s in group}
-        values = self._train_students(group, inputs, rates, derive(self.plan.seed, "noise", step))
+        values = self._train_students(group, inputs, rates, derive(self.plan.seed, "noise", step), meanwhile)
         for student in group:
             if not student.silent:
                 self.meter.take(student, values[student.name], rates[student.name])
@@ -199,33 +202,24 @@ class Run:
         self.position = step + 1
 
     def _train_students(
-        self, group: Sequence[StudentRun], inputs: StepInputs, rates: Mapping[str, float], noise: int
+        self,
+        group: Sequence[StudentRun],
+        inputs: StepInputs,
+        rates: Mapping[str, float],
+        noise: int,
+        meanwhile: Callable[[], None],
     ) -> dict[str, Tensor]:
         """One step of each: beside each other where that is faster and they draw nothing, then in turn."""
 
         def one(student: StudentRun) -> Tensor:
             return student.train_step(inputs, rates[student.name])
 
-        values = {} if self._crew is None else self._crew.run(group, one)
+        values = {} if self._crew is None else self._crew.run(group, one, meanwhile)
         for student in group:
             if student.name not in values:
                 with seeded(noise, self.plan.device):  # the same dropout for every student
                     values[student.name] = one(student)
         return values
-
-    def _inputs(self, batch: Batch, epoch: int, group: Sequence[StudentRun]) -> StepInputs:
-        need = any(student.needs_teacher() for student in group)
-        second = batch.second is not None and any(s.method.second_view for s in group)
-        return StepInputs(
-            batch.images,
-            batch.labels,
-            batch.index,
-            epoch,
-            self.teachers.features(batch) if need else (),
-            self.teachers.classifiers,
-            batch.second if second else None,
-            self.teachers.second(batch) if need and second else (),
-        )
 
     def _watch_teachers(self, done: int, count: int) -> None:
         """While teachers look at all pictures for their cache: pause and stop as between steps."""

@@ -47,8 +47,9 @@ class Options:
         keep: of which epochs checkpoints are kept: "geometric" (1, 2, 4, ...), "all", "none", or epochs.
         threads: of the processor for each operation. None is one for small pictures (below 300 pixels),
             where handing work over takes longer than doing it, and PyTorch's own choice for others.
-            With one, students are trained beside each other, as many at once as there are processors;
-            `threads=1` asks for that with larger pictures, too.
+            With less than there are processors, students, and teachers a step ahead of them, are
+            computed beside each other; `threads=1` asks for that with larger pictures, too, which pays
+            for several narrow students.
 
     Raises:
         ConfigError: a value that cannot work.
@@ -203,9 +204,8 @@ def processor_threads(options: Options, pixels: int, device: torch.device | str)
 
     Gives that number, or None where it is PyTorch's own choice or the device is another.
 
-    Beside a thread of its own, such as that of a training, OpenMP lets its helpers sleep between
-    operations, and waking them takes longer than a small one; where others use the processor, much
-    longer. The rule looks at the pictures alone, so that a student is computed alike in any company.
+    Waking the helpers of OpenMP takes longer than a small operation; where others use the processor,
+    much longer. The rule looks at the pictures alone, so that a student is computed alike in any company.
 
     Args:
         pixels: of a picture.

@@ -103,9 +103,15 @@ class RunRecord:
                     f"method has now ({_terms(columns)}); its code has changed since. Use the code of then."
                 )
             if known is None:
-                self._series[student] = _Series(columns, first, f"{len(self._series)}.f32")
+                self._series[student] = series = _Series(columns, first, self._free_file())
         if known is None and self.folder is not None:
+            # of a student whom a killed run had begun to record, and whom no checkpoint knows
+            (self.folder / "steps" / series.file).unlink(missing_ok=True)
             self._write_index()
+
+    def _free_file(self) -> str:
+        taken = {series.file for series in self._series.values()}
+        return next(file for n in range(len(taken) + 1) if (file := f"{n}.f32") not in taken)
 
     def _write_index(self) -> None:
         index = {

@@ -13,6 +13,7 @@ from kdlab.training import config
 from kdlab.training.commands import Cast, Command
 from kdlab.training.files import append_json_line
 from kdlab.training.progress import show_progress
+from kdlab.training.runtime import release_helpers
 from kdlab.training.state import StudyState
 from kdlab.training.variants import Student
 
@@ -92,6 +93,7 @@ class Steering(StudyState):
             self.control.open()
             self.control.pause() if paused else self.control.play()
             self.board.post(done=False, error=None, note=None, state=self.state)
+            release_helpers()  # the training thread has its own
             threading.Thread(target=self._work, daemon=True, name="kdlab-train").start()
         return self
 

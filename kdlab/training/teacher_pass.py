@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -46,6 +48,8 @@ class TeacherPass:
         batches: those that views are taken from; may be replaced by others that differ in `second` alone.
         classifiers: of the teachers as given.
         nets: the folded copies.
+        steady: whether passes can be made at any time and on any thread: outputs are not kept, and no
+            teacher draws random numbers.
         watch: called after each block of a view that is being cached, with the numbers of pictures done
             and in all; what it raises ends the work, and the view is started anew at its next use.
     """
@@ -70,6 +74,8 @@ class TeacherPass:
         shape = data.input_shape
         compiled = "" if options.teacher_views else options.compile  # a view is computed once only
         self._teachers = [_Teacher(net, shape, self._low, self.device, compiled) for net in teachers]
+        self._here = threading.local()  # a network that is watched can be passed by one thread at a time
+        self._here.teachers = self._teachers
         self.nets: tuple[StagedNet, ...] = tuple(teacher.net for teacher in self._teachers)
         # low maps would not go with the float32 weights of a method where students are in float32
         both = self._low is not None and PRECISIONS[options.precision].itemsize < 4
@@ -77,6 +83,9 @@ class TeacherPass:
         self._layouts: list[Layout] | None = None
         self._names: list[set[str]] = [set() for _ in teachers]
         self._shelves: dict[tuple[int, bool], list[Shelf]] = {}
+        with self._numerics():
+            drawing = self.device.type == "cpu" and any(t.draws() for t in self._teachers)
+        self.steady = options.teacher_views is None and not drawing
 
     # ---- what the loop asks for -------------------------------------------------------------------------
 
@@ -123,11 +132,18 @@ class TeacherPass:
     def _of(self, batch: Batch, images: Tensor, second: bool) -> tuple[Features, ...]:
         if self.options.teacher_views is None:
             with self._numerics():
-                return tuple(_with_maps(teacher(images), self._maps) for teacher in self._teachers)
+                return tuple(_with_maps(teacher(images), self._maps) for teacher in self._own())
         shelves = self._shelves.get((batch.view, second))
         if shelves is None:
             shelves = self._shelves[batch.view, second] = self._fill(batch.view, second)
         return tuple(shelf.take(batch.rows, self._maps) for shelf in shelves)
+
+    def _own(self) -> list[_Teacher]:
+        """The teachers, or copies of them, that belong to the thread that asks."""
+        if not hasattr(self._here, "teachers"):
+            self._here.teachers = [teacher.twin() for teacher in self._teachers]
+        teachers: list[_Teacher] = self._here.teachers
+        return teachers
 
     def _fill(self, view: int, second: bool) -> list[Shelf]:
         """The outputs for all pictures of a view."""
@@ -218,6 +234,23 @@ class _Teacher:
         return _with_maps(
             Features(logits, embedding, seen.stages, seen.preacts, seen.stem, seen.final), self.low
         )
+
+    def twin(self) -> _Teacher:
+        """A copy with the same weights, for another thread. Not for compiled ones."""
+        twin = copy.copy(self)
+        weights = (*self.net.parameters(), *self.net.buffers())
+        twin.net = copy.deepcopy(self.net, {id(t): t for t in weights})
+        return twin
+
+    @torch.no_grad()
+    def draws(self) -> bool:
+        """Whether a pass draws random numbers (such as dropout that does not know of evaluation mode)."""
+        before = torch.get_rng_state()
+        try:
+            self.eager(self.example)
+            return not torch.equal(before, torch.get_rng_state())
+        finally:
+            torch.set_rng_state(before)
 
     @torch.no_grad()
     def _look_at_head(self) -> None:
