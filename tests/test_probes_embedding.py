@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,29 @@ def test_affinities_have_the_perplexity_asked_for() -> None:
     from scipy.spatial.distance import squareform
 
     assert np.abs(squareform(reference) - p.numpy()).max() < 2e-5
+
+
+def test_the_gradient_in_parts_is_that_of_the_divergence(monkeypatch):
+    module = importlib.import_module("kdlab.probes.tsne")  # the package hands on the function of that name
+    monkeypatch.setattr(module, "_CACHED", 0)  # of 53 points 32 at a time, and the rest at last
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(53, 53, generator=generator).fill_diagonal_(0.0)
+    p = (p + p.T) / (2.0 * p.sum())
+    y = torch.randn(53, 2, generator=generator).double().requires_grad_()
+    kernel = (1.0 / (1.0 + torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist").square())) * (
+        1.0 - torch.eye(53)
+    )
+    off = ~torch.eye(53, dtype=torch.bool)
+    divergence = (p[off] * (p[off] / (kernel / kernel.sum())[off]).log()).sum()
+    (gradient,) = torch.autograd.grad(divergence, y, retain_graph=True)
+    flat = y.detach().float()
+    torch.testing.assert_close(module._gradient(p, flat, 1.0).double(), gradient, rtol=1e-4, atol=1e-7)
+    assert module._divergence(p, flat) == pytest.approx(divergence.item(), rel=1e-5)
+    attraction = torch.autograd.grad((p[off] * -kernel[off].log()).sum(), y, retain_graph=True)[0]
+    rest = gradient - attraction
+    torch.testing.assert_close(
+        module._gradient(p, flat, 12.0).double(), 12.0 * attraction + rest, rtol=1e-4, atol=1e-7
+    )
 
 
 def test_exact_tsne_is_as_good_as_scikit_learn() -> None:

@@ -27,7 +27,7 @@ from kdlab.probes.representation import AS_GIVEN
 from kdlab.probes.result import Result
 from kdlab.probes.sources import Source, as_source
 from kdlab.probes.threads import single_thread
-from kdlab.probes.tsne import ONE_THREAD_POINTS, check_perplexity, check_pull
+from kdlab.probes.tsne import check_perplexity, check_pull
 from kdlab.probes.words import absent, at_epoch, listed, percent
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def embed(
     epoch_list = src.choose_epochs(epochs, [own_seed], networks)
     shown = choose(src, len(networks), n)
     strength = float(pull) if check_pull(pull) and method == "tsne" and backend in ("auto", "torch") else 0.0
-    with single_thread(len(shown) * len(networks) <= ONE_THREAD_POINTS):
+    with single_thread():
         ask = _Asked(method, align, perplexity, backend, strength, min(k, len(shown) - 1))
         return _embed(src, ask, networks, epoch_list, own_seed, shown)
 

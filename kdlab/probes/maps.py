@@ -15,7 +15,7 @@ from kdlab.probes.metrics import knn_purity
 from kdlab.probes.metrics.classes import nearest
 from kdlab.probes.progress import parts, steps
 from kdlab.probes.threads import svd
-from kdlab.probes.tsne import tsne
+from kdlab.probes.tsne import exact_tsne, joint_probabilities, tsne
 from kdlab.probes.words import at_epoch
 
 _FIRST, _PULLED, _LET_GO = 150, 100, 100  # iterations; more change the divergence by less than 1 %
@@ -78,21 +78,23 @@ def steady_tsne(
     frames: list[np.ndarray] = []
     free: list[np.ndarray] = []
     divergence, free_divergence = np.zeros(len(tables)), np.zeros(len(tables))
-    most = max(len(own) for own in present)
     numbers = range(len(tables)) if epochs is None else epochs
     for e, _ in steps(list(enumerate(numbers)), lambda at: at_epoch(at[1])):
         table, start = tables[e], starts[e]
-        fits = perplexity if len(present[e]) == most else min(perplexity, (len(table) - 1) / 3)
+        fits = min(perplexity, (len(table) - 1) / 3)
         how = {**options, "perplexity": fits}
         hold = _places(frames[-1], present[e - 1], present[e]) if frames and pull > 0 else None
         iterations = first if hold is None or not has_teacher else _PULLED
-        now = parts({"": iterations, "without the pull": 0 if hold is None else _LET_GO})
-        with now(""):
-            flat, divergence[e] = tsne(table, start=start, iterations=iterations, hold=hold, pull=pull, **how)
-        loose, free_divergence[e] = flat, divergence[e]
-        if hold is not None:
+        if hold is None:
+            flat, divergence[e] = tsne(table, start=start, iterations=iterations, **how)
+            loose, free_divergence[e] = flat, divergence[e]
+        else:
+            now = parts({"": iterations, "without the pull": _LET_GO})
+            with now(""):
+                p = joint_probabilities(torch.from_numpy(table), fits)
+                flat, divergence[e] = exact_tsne(p, start, iterations, hold=hold, pull=pull)
             with now("without the pull"):
-                loose, free_divergence[e] = tsne(table, start=flat, iterations=_LET_GO, **how)
+                loose, free_divergence[e] = exact_tsne(p, flat, _LET_GO)
         for kept, new in ((frames, flat), (free, loose)):
             frame = new.reshape(-1, count, 2)
             kept.append(_onto(frame, present[e], kept[-1], present[e - 1], has_teacher) if kept else frame)

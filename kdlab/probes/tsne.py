@@ -6,6 +6,7 @@ Barnes-Hut, and gives the lower KL divergence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from kdlab.probes.progress import measurement
 from kdlab.probes.threads import single_thread, svd
 
 BACKENDS = ("torch", "sklearn", "opentsne")
-ONE_THREAD_POINTS = 1500  # up to which an iteration takes only some milliseconds
+_CACHED = 1 << 17  # numbers of a table of which several fit into the cache of one processor
+_LEAST = -80.0  # exponents below make numbers that processors are slow with, and change nothing
 EXACT_LIMIT = 3000  # points; beyond, "auto" takes scikit-learn's Barnes-Hut
 
 
@@ -80,10 +82,11 @@ def tsne(
         raise unknown_name("t-SNE backend", backend, (*BACKENDS, "auto"))
     steps = (400 if start is None else 100) if iterations is None else iterations
     first = _principal(x) if start is None else np.asarray(start, dtype=np.float64)
-    run = {"torch": _torch, "sklearn": _sklearn, "opentsne": _opentsne}[backend]
-    with single_thread(n <= ONE_THREAD_POINTS):
-        if pulled:
-            return _torch(x, perplexity, first, start is None, steps, seed, hold, pull)
+    with single_thread():
+        if backend == "torch":
+            p = joint_probabilities(torch.from_numpy(x), perplexity)
+            return exact_tsne(p, first, steps, start is None, hold if pulled else None, pull)
+        run = _sklearn if backend == "sklearn" else _opentsne
         return run(x, perplexity, first, start is None, steps, seed)
 
 
@@ -118,17 +121,22 @@ def _principal(x: np.ndarray) -> np.ndarray:
     return scores / max(scores[:, 0].std(), 1e-300) * 1e-4
 
 
-def _torch(
-    x: np.ndarray,
-    perplexity: float,
+def exact_tsne(
+    p: Tensor,
     first: np.ndarray,
-    cold: bool,
     steps: int,
-    seed: int,
+    cold: bool = False,
     hold: np.ndarray | None = None,
     pull: float = 0.0,
 ) -> tuple[np.ndarray, float]:
-    p = joint_probabilities(torch.from_numpy(x), perplexity).float()
+    """What `tsne` does, for `joint_probabilities` that are known.
+
+    Args:
+        p: (n, n).
+        first: (n, 2) places to begin with; `cold` says that they are not those of a finished map.
+        steps: iterations. hold, pull: as in `tsne`.
+    """
+    p = p.float()
     n = len(p)
     y = torch.from_numpy(first).float()
     velocity, gains = torch.zeros_like(y), torch.ones_like(y)
@@ -137,14 +145,10 @@ def _torch(
     anchor, strength = _anchor(hold, pull, n)
     if strength is not None:
         rate = min(rate, 1.0 / float(strength.max()))  # a step must not overshoot the place pulled to
-    kernel, force = torch.empty_like(p), torch.empty_like(p)
     for step in progress.steps(range(steps)):
         if cold and step == exaggerated:
             rate = max(n / 4.0, 50.0)  # without exaggeration forces are that much weaker
-        _student_kernel(y, kernel)
-        torch.mul(kernel, -1.0 / kernel.sum(), out=force)  # -q
-        force.add_(p, alpha=12.0 if step < exaggerated else 1.0).mul_(kernel)
-        gradient = 4.0 * (force.sum(dim=1, keepdim=True) * y - force @ y)
+        gradient = _gradient(p, y, 12.0 if step < exaggerated else 1.0)
         if strength is not None:
             gradient += strength * (y - anchor)
         momentum = 0.5 if step < exaggerated else 0.8
@@ -154,10 +158,7 @@ def _torch(
         y = y + velocity
         if strength is None:
             y -= y.mean(dim=0)
-    _student_kernel(y, kernel)
-    q = kernel / kernel.sum()
-    divergence = (p * (p.clamp(min=1e-12) / q.clamp(min=1e-12)).log()).sum()
-    return y.double().numpy(), float(divergence)
+    return y.double().numpy(), _divergence(p, y)
 
 
 def _anchor(hold: np.ndarray | None, pull: float, n: int) -> tuple[Tensor, Tensor | None]:
@@ -173,27 +174,73 @@ def _anchor(hold: np.ndarray | None, pull: float, n: int) -> tuple[Tensor, Tenso
     return torch.from_numpy(places).float(), torch.from_numpy(strength).float()
 
 
-def _student_kernel(y: Tensor, out: Tensor) -> None:
-    """1 / (1 + squared distance), zero on the diagonal."""
-    square = y.square().sum(dim=1)
-    torch.addmm(square + 1.0, y, y.T, alpha=-2.0, out=out)
-    out.add_(square[:, None]).clamp_(min=1.0).reciprocal_()
-    out.fill_diagonal_(0.0)
+def _gradient(p: Tensor, y: Tensor, exaggeration: float) -> Tensor:
+    """(n, 2) gradient of the KL divergence of `exaggeration` times p."""
+    attraction, repulsion = torch.empty(3, len(y)), torch.empty(3, len(y))
+    with_ones = torch.cat([y.T, torch.ones(1, len(y))])  # so that one product gives sums, too
+    memory, total = torch.empty(min(_rows(len(y)), len(y)), len(y)), 0.0
+    for rows, kernel in _kernels(y):
+        total += float(kernel.sum())
+        pulls = torch.mul(p[rows], kernel, out=memory[: len(kernel)])
+        torch.mm(with_ones, pulls.T, out=attraction[:, rows])
+        torch.mm(with_ones, kernel.square_().T, out=repulsion[:, rows])
+    force = (exaggeration * attraction - repulsion / total).T
+    return 4.0 * (force[:, 2:] * y - force[:, :2])
+
+
+def _divergence(p: Tensor, y: Tensor) -> float:
+    """KL divergence of p from the similarities of the places y."""
+    total = sum(float(kernel.sum()) for _, kernel in _kernels(y))
+    parts = [
+        (p[rows] * (p[rows].clamp(min=1e-12) / (kernel / total).clamp(min=1e-12)).log()).sum()
+        for rows, kernel in _kernels(y)
+    ]
+    return float(torch.stack(parts).sum())
+
+
+def _kernels(y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of 1 / (1 + squared distance), zero on the diagonal, a few at a time, so that they stay in the
+    cache of the processor; to be used before the next are asked for."""
+    n, size = len(y), _rows(len(y))
+    square, one = y.square().sum(dim=1, keepdim=True), torch.ones(n, 1)
+    left, right = torch.cat([-2.0 * y, square + 1.0, one], dim=1), torch.cat([y, one, square], dim=1).T
+    memory = torch.empty(min(size, n), n)
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        kernel = torch.mm(left[rows], right, out=memory[: rows.stop - start])
+        kernel.clamp_(min=1.0).reciprocal_()
+        kernel[:, rows].fill_diagonal_(0.0)
+        yield rows, kernel
+
+
+def _rows(n: int) -> int:
+    """So many rows of n numbers that several such tables stay in the cache; a number that products like."""
+    return max(32, _CACHED // n // 32 * 32)
 
 
 def joint_probabilities(x: Tensor, perplexity: float) -> Tensor:
     """(n, n) symmetric affinities that sum to 1; each row's Gaussian has the perplexity asked for."""
     n = len(x)
-    squared = torch.cdist(x, x).square()
-    others = ~torch.eye(n, dtype=torch.bool)
-    distance = squared[others].reshape(n, n - 1)
-    distance -= distance.min(dim=1, keepdim=True).values  # does not change p, keeps exp in range
+    p = torch.empty(n, n, dtype=x.dtype)
+    for start in range(0, n, _rows(n)):
+        rows = slice(start, min(start + _rows(n), n))
+        others = torch.ones(rows.stop - start, n, dtype=torch.bool)
+        others[:, rows].fill_diagonal_(False)
+        squared = torch.cdist(x[rows], x).square()
+        p[rows] = 0.0
+        p[rows][others] = _conditional(squared[others].reshape(-1, n - 1), perplexity).to(x.dtype).flatten()
+    return (p + p.T) / (2.0 * n)
+
+
+def _conditional(squared: Tensor, perplexity: float) -> Tensor:
+    """(b, m) probabilities of each row's neighbours, from their squared distances; changes those."""
+    distance = squared.sub_(squared.amin(dim=1, keepdim=True))  # does not change p, keeps exp in range
     distance = (distance / distance.mean(dim=1, keepdim=True).clamp(min=1e-300)).float()
-    low, high = torch.zeros(n, 1), torch.full((n, 1), torch.inf)
-    beta = torch.ones(n, 1)
+    low, high = torch.zeros(len(squared), 1), torch.full((len(squared), 1), torch.inf)
+    beta, row = torch.ones(len(squared), 1), torch.empty_like(distance)
     for _ in range(60):
         progress.check()
-        row = torch.mul(distance, -beta).exp_()
+        torch.mul(distance, -beta, out=row).clamp_(min=_LEAST).exp_()
         total = row.sum(dim=1, keepdim=True)
         # entropy of p = row / total, from its first moment alone
         entropy = total.log() + beta * row.mul_(distance).sum(dim=1, keepdim=True) / total
@@ -202,9 +249,7 @@ def joint_probabilities(x: Tensor, perplexity: float) -> Tensor:
             break
         low, high = torch.where(gap > 0, beta, low), torch.where(gap > 0, high, beta)
         beta = torch.where(torch.isinf(high), beta * 2.0, (low + high) / 2.0)
-    p = torch.zeros(n, n, dtype=x.dtype)
-    p[others] = torch.softmax(-beta * distance, dim=1).to(x.dtype).reshape(-1)
-    return (p + p.T) / (2.0 * n)
+    return torch.mul(distance, -beta, out=row).clamp_(min=_LEAST).softmax(dim=1)
 
 
 def _sklearn(
