@@ -1,4 +1,4 @@
-"""How much faster do the defaults train small pictures than all processors in each operation?
+"""Do the defaults train small pictures as fast as all processors in each operation?
 
 Usage: python benchmarks/small_pictures.py [--quick] [--rounds 3] [--json FILE]
 

@@ -204,8 +204,9 @@ def processor_threads(options: Options, pixels: int, device: torch.device | str)
 
     Gives that number, or None where it is PyTorch's own choice or the device is another.
 
-    Waking the helpers of OpenMP takes longer than a small operation; where others use the processor,
-    much longer. The rule looks at the pictures alone, so that a student is computed alike in any company.
+    Waiting for the helpers of OpenMP takes longer than a small operation where others use the processor,
+    such as a browser. The rule looks at the pictures alone, so that a student is computed alike in any
+    company.
 
     Args:
         pixels: of a picture.
