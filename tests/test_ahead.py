@@ -54,6 +54,7 @@ def foreign(drop: bool = False) -> Any:
 def lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for two beside each other, wherever these tests run."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 def test_what_is_looked_at_early_is_what_would_be_seen_late(

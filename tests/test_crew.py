@@ -32,6 +32,13 @@ def own_registry() -> Iterator[None]:
     registry._METHODS.update(before)
 
 
+@pytest.fixture(autouse=True)
+def four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for four beside each other, wherever these tests run."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 def test_company_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = small(tmp_path, folder=tmp_path / "together", students=STUDENTS).fit(progress=False)
     monkeypatch.setattr(crew.Crew, "run", lambda *_: {})
@@ -126,7 +133,6 @@ def test_large_pictures_and_wishes_of_users_have_no_crew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[int, int]] = []
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(crew.Crew, "__init__", lambda _, lanes, threads: made.append((lanes, threads)))
     monkeypatch.setattr(crew.Crew, "run", lambda *_: {})
     monkeypatch.setattr(crew.Crew, "close", lambda _: None)
@@ -142,4 +148,8 @@ def test_large_pictures_and_wishes_of_users_have_no_crew(
     assert crews() == [(4, 1)]
     assert crews(threads=2) == [(2, 2)]
     assert crews(threads=3) == []  # no room for a second
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert crews() == [(2, 1)]
+    assert crews(threads=2) == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert crews(data="shapes") == []

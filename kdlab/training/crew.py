@@ -64,8 +64,13 @@ class Crew:
 
     @staticmethod
     def of(threads: int) -> Crew | None:
-        """As many as there is room for on the processors that this process may use; None for a single one."""
+        """As many as there is room for on the processors that this process may use; None for a single one.
+
+        OMP_NUM_THREADS in the environment is a limit, as it is for the operations of PyTorch.
+        """
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        count = min(count, int(limit)) if limit.isdecimal() else count
         return Crew(count // threads, threads) if count // threads > 1 else None
 
     def start(self, job: Callable[[], _T]) -> Future[_T]:

@@ -49,7 +49,7 @@ class Options:
             where handing work over takes longer than doing it, and PyTorch's own choice for others.
             With less than there are processors, students, and teachers a step ahead of them, are
             computed beside each other; `threads=1` asks for that with larger pictures, too, which pays
-            for several narrow students.
+            for several narrow students. OMP_NUM_THREADS in the environment limits all of it.
 
     Raises:
         ConfigError: a value that cannot work.

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import sys
 from collections.abc import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -50,6 +51,8 @@ def release_helpers() -> bool:
 
 @functools.cache
 def _pause() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
     try:
         library = ctypes.CDLL(None)
         if hasattr(library, "__kmpc_fork_call"):  # LLVM's, whose call of this name stops other threads too
