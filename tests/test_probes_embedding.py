@@ -13,7 +13,7 @@ from fake_study import FakeStudy
 from kdlab import plots, probes
 from kdlab.errors import ConfigError, StudyError, UnknownNameError
 from kdlab.probes.alignment import into_teacher_space, procrustes_map, residual, ridge_map, rigid
-from kdlab.probes.maps import discriminant, neighbours_kept, rank_correlation, trustworthiness
+from kdlab.probes.maps import discriminant, neighbours_kept, rank_correlation, steady_tsne, trustworthiness
 from kdlab.probes.metrics.classes import nearest
 from kdlab.probes.tsne import joint_probabilities, tsne
 
@@ -62,6 +62,14 @@ def test_the_gradient_in_parts_is_that_of_the_divergence(monkeypatch):
     torch.testing.assert_close(
         module._gradient(p, flat, 12.0).double(), 12.0 * attraction + rest, rtol=1e-4, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("pull", [0.0, 1.0])
+def test_features_that_are_not_finite_are_refused_with_their_epoch(pull: float) -> None:
+    frames = [clusters(40, seed=seed)[0].reshape(1, 40, -1) for seed in range(2)]
+    frames[1][0, 3, 2] = np.nan
+    with pytest.raises(ConfigError, match=r"epoch 7 are NaN or infinite"):
+        steady_tsne(frames, [[0], [0]], False, 5.0, "auto", 0, pull=pull, epochs=[3, 7])
 
 
 def test_exact_tsne_is_as_good_as_scikit_learn() -> None:

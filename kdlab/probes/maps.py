@@ -62,9 +62,18 @@ def steady_tsne(
         present: per epoch which networks these are; a teacher is the first, everywhere.
         pull: strength, see `kdlab.probes.tsne.tsne`; 0 is none.
         epochs: their numbers, for who watches.
+
+    Raises:
+        ConfigError: features that are not finite, before any work.
     """
     count, width = features[0].shape[1:]
     tables = [table.reshape(-1, width) for table in features]
+    numbers = range(len(tables)) if epochs is None else epochs
+    for number, table in zip(numbers, tables, strict=True):
+        if not np.isfinite(table).all():
+            raise ConfigError(
+                f"Some features at epoch {number} are NaN or infinite, so there is no map of them."
+            )
     options: dict[str, Any] = {"backend": backend, "seed": seed}
     if has_teacher:
         with parts({"the teacher's map": 2, "": len(tables)})("the teacher's map"):
@@ -78,15 +87,13 @@ def steady_tsne(
     frames: list[np.ndarray] = []
     free: list[np.ndarray] = []
     divergence, free_divergence = np.zeros(len(tables)), np.zeros(len(tables))
-    numbers = range(len(tables)) if epochs is None else epochs
     for e, _ in steps(list(enumerate(numbers)), lambda at: at_epoch(at[1])):
         table, start = tables[e], starts[e]
         fits = min(perplexity, (len(table) - 1) / 3)
-        how = {**options, "perplexity": fits}
         hold = _places(frames[-1], present[e - 1], present[e]) if frames and pull > 0 else None
         iterations = first if hold is None or not has_teacher else _PULLED
         if hold is None:
-            flat, divergence[e] = tsne(table, start=start, iterations=iterations, **how)
+            flat, divergence[e] = tsne(table, start=start, iterations=iterations, perplexity=fits, **options)
             loose, free_divergence[e] = flat, divergence[e]
         else:
             now = parts({"": iterations, "without the pull": _LET_GO})

@@ -69,7 +69,7 @@ class Crew:
         OMP_NUM_THREADS in the environment is a limit, as it is for the operations of PyTorch.
         """
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        limit = os.environ.get("OMP_NUM_THREADS", "")
+        limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # further ones are of nested regions
         count = min(count, int(limit)) if limit.isdecimal() else count
         return Crew(count // threads, threads) if count // threads > 1 else None
 

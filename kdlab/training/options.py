@@ -47,7 +47,7 @@ class Options:
         keep: of which epochs checkpoints are kept: "geometric" (1, 2, 4, ...), "all", "none", or epochs.
         threads: of the processor for each operation. None is one for small pictures (below 300 pixels),
             where handing work over takes longer than doing it, and PyTorch's own choice for others.
-            With less than there are processors, students, and teachers a step ahead of them, are
+            With fewer than there are processors, students, and teachers a step ahead of them, are
             computed beside each other; `threads=1` asks for that with larger pictures, too, which pays
             for several narrow students. OMP_NUM_THREADS in the environment limits all of it.
 

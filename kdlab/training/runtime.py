@@ -39,11 +39,11 @@ def release_helpers() -> bool:
 
     GNU's OpenMP gives each thread that computes helpers of its own, and counts them: where there are
     more than processors, all of them sleep between operations instead of waiting awake, and
-    waking them takes longer than many an operation (training was measured to take 1.2 to 3 times as
-    long). They come back with the thread's next operation that asks for several.
+    waking them takes longer than many an operation. They come back with the thread's next operation
+    that asks for several.
 
     Returns:
-        Whether they were let go; False with another OpenMP, which does not need it.
+        Whether they were let go; False with another OpenMP, whose threads are left alone.
     """
     pause = _pause()
     return pause is not None and pause(_PAUSE_HARD) == 0
