@@ -19,7 +19,6 @@ from kdlab.training import teacher_pass
 from kdlab.training.ahead import Ahead
 from kdlab.training.crew import Crew
 from kdlab.training.options import Options
-from kdlab.training.runtime import release_helpers
 from kdlab.training.teacher_pass import TeacherPass
 from tests.small_study import run_to, same, small, wait_for, weights
 
@@ -199,25 +198,3 @@ def test_what_a_teacher_fails_with_is_told_where_its_step_is_due(tmp_path: Path,
     study.fit(progress=False)  # goes on where it was
     whole = small(tmp_path, folder=tmp_path / "whole", teacher=foreign(), students={"KD": "kd"})
     assert same(weights(study, "KD"), weights(whole.fit(progress=False), "KD"))
-
-
-def test_helpers_are_let_go_and_come_back() -> None:
-    threads = torch.get_num_threads()
-    maps = torch.randn(64, 64, 32, 32)
-    torch.set_num_threads(2)
-    try:
-        before = maps.relu()
-        count = helpers()
-        if not release_helpers():
-            pytest.skip("this PyTorch does not use GNU's OpenMP")
-        assert helpers() == count - 1
-        assert torch.equal(maps.relu(), before)
-        assert helpers() == count
-    finally:
-        release_helpers()
-        torch.set_num_threads(threads)
-
-
-def helpers() -> int:
-    """Threads of this process."""
-    return len(list(Path("/proc/self/task").iterdir()))

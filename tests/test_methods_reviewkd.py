@@ -93,7 +93,7 @@ def test_the_method_is_the_chain_written_out(nets: str) -> None:
         if x is not None:
             assert block.attention is not None
             y = F.interpolate(x, new.shape[2:])
-            a = torch.sigmoid(block.attention(torch.cat([new, y], 1)))
+            a = torch.sigmoid(F.conv2d(torch.cat([new, y], 1), block.attention.weight, block.attention.bias))
             new = a[:, 0, None] * new + a[:, 1, None] * y
         x = new if new.shape[2:] == t.shape[2:] else F.interpolate(new, t.shape[2:])
         out = bn(F.conv2d(x, block.expand[0].weight, padding=1))

@@ -20,6 +20,22 @@ from kdlab.methods.schedules import Warmup
 from kdlab.models.features import Features, NetSpec
 
 
+class FusionAttention(nn.Conv2d):
+    """(B, 2, h, w) sigmoid(conv1x1([x, y])) of x (B, mid, h, w) and y, a deeper map resized to (h, w).
+
+    Computed in two parts, as that of the deeper map is cheaper in its own size, and nothing is put together.
+    """
+
+    def __init__(self, middle: int) -> None:
+        super().__init__(2 * middle, 2, 1)
+
+    def forward(self, x: Tensor, deeper: Tensor) -> Tensor:  # type: ignore[override]
+        """`x` (B, mid, h, w) and `deeper` (B, mid, h', w')."""
+        own, other = self.weight.split(x.shape[1], dim=1)
+        told = F.interpolate(F.conv2d(deeper, other), x.shape[2:], mode="nearest")
+        return (F.conv2d(x, own, self.bias) + told).sigmoid()
+
+
 class FusionBlock(nn.Module):
     """One level of the chain: its map, fused with what comes from the deeper level, in the teacher's shape.
 
@@ -45,29 +61,19 @@ class FusionBlock(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
         self.reduce = nn.Sequential(reduce, nn.BatchNorm2d(middle))
         self.expand = nn.Sequential(expand, nn.BatchNorm2d(outputs))
-        self.attention = nn.Conv2d(2 * middle, 2, 1) if fuse == "attention" else None
+        self.attention = FusionAttention(middle) if fuse == "attention" else None
         self.size, self.fuse = size, fuse
-
-    def weights(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, 2, h, w) a_1 and a_2."""
-        assert self.attention is not None  # made wherever fuse is "attention"
-        return self.attention(torch.cat([x, y], dim=1)).sigmoid()
-
-    def inner(self, feature_map: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x and y before they are fused; y is None where nothing is fused."""
-        x = self.reduce(feature_map)
-        if deeper is None or self.fuse == "none":
-            return x, None
-        return x, F.interpolate(deeper, x.shape[2:], mode="nearest")
 
     def forward(self, feature_map: Tensor, deeper: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`feature_map` (B, inputs, h, w) and what the deeper level passed on; returns (out, x)."""
-        x, y = self.inner(feature_map, deeper)
-        if y is not None and self.fuse == "attention":
-            a = self.weights(x, y)
-            x = a[:, :1] * x + a[:, 1:] * y
-        elif y is not None:
-            x = x + y
+        x = self.reduce(feature_map)
+        if deeper is not None and self.fuse != "none":
+            y = F.interpolate(deeper, x.shape[2:], mode="nearest")
+            if self.attention is not None:
+                a = self.attention(x, deeper)
+                x = a[:, :1] * x + a[:, 1:] * y
+            else:
+                x = x + y
         if x.shape[2:] != self.size:
             x = F.interpolate(x, self.size, mode="nearest")
         return self.expand(x), x
@@ -217,8 +223,7 @@ class ReviewKD(Method):
             x: Tensor | None = None
             for name, block, level in zip(self.names, self.blocks, self._levels(step.student)):
                 assert isinstance(block, FusionBlock)
-                own, deeper = block.inner(level, x)
-                if block.fuse == "attention" and deeper is not None:
-                    found[name] = block.weights(own, deeper)
+                if block.attention is not None and x is not None:
+                    found[name] = block.attention(block.reduce(level), x)
                 _, x = block(level, x)
         return found

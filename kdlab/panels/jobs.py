@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdlab.probes import Cancelled, watched
+from kdlab.training.runtime import start_thread
 
 KEPT = 48  # results
 
@@ -76,8 +77,7 @@ class Jobs:
             if owner not in self._waiting:
                 self._waiting[owner] = _Job(owner, key, compute, tell)
             if not self._inline and self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True, name="kdlab-measure")
-                self._thread.start()
+                self._thread = start_thread(self._work, "kdlab-measure")
         if self._inline:
             self._work()
         with self._lock:

@@ -33,7 +33,7 @@ from kdlab.training.plan import RunPlan
 from kdlab.training.preparation import Stopped, Workshop
 from kdlab.training.record import RunRecord
 from kdlab.training.roster import MEMORY_FORMAT, Roster
-from kdlab.training.runtime import keep_freed_memory
+from kdlab.training.runtime import give_back_memory, keep_freed_memory
 from kdlab.training.seeds import derive, seeded
 from kdlab.training.snapshots import Snapshot, measure, save_snapshots
 from kdlab.training.student import StepInputs, StudentRun
@@ -114,6 +114,7 @@ class Run:
             finally:
                 if self._crew is not None:
                     self._crew.close()
+                give_back_memory()
                 for listener in self.record.listeners:
                     listener.close()
         if finished:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Self
@@ -13,7 +12,7 @@ from kdlab.training import config
 from kdlab.training.commands import Cast, Command
 from kdlab.training.files import append_json_line
 from kdlab.training.progress import show_progress
-from kdlab.training.runtime import release_helpers
+from kdlab.training.runtime import release_helpers, start_thread
 from kdlab.training.state import StudyState
 from kdlab.training.variants import Student
 
@@ -94,7 +93,7 @@ class Steering(StudyState):
             self.control.pause() if paused else self.control.play()
             self.board.post(done=False, error=None, note=None, state=self.state)
             release_helpers()  # the training thread has its own
-            threading.Thread(target=self._work, daemon=True, name="kdlab-train").start()
+            start_thread(self._work, "kdlab-train")
         return self
 
     def play(self) -> None:
