@@ -3,7 +3,8 @@
 Usage: python benchmarks/panels.py [--quick] [--minutes 2] [--json FILE]
 
 A lab (all panels) is opened in a real JupyterLab and a headless Chromium, and a study of the digits is
-played. Every twenty seconds the next tab is turned to, and on the first a switch is clicked. Told are
+played. Every twenty seconds the next tab is turned to; a moment later its control is used, or, on the
+first, a switch is clicked. Told are
 
 - the seconds until each tab's figure is there, at its first opening and later;
 - the milliseconds from the change of a control that only redraws until the figure shows it;
@@ -98,7 +99,10 @@ class Watched:
             self.page.wait_for_timeout(700)
 
     def click(self) -> None:
-        self.clicks.append(self.lab.click_to_answer("kd of KD: on or off"))
+        """Click the switch of a loss, several times."""
+        for _ in range(4):
+            self.clicks.append(self.lab.click_to_answer("kd of KD: on or off"))
+            self.page.wait_for_timeout(700)
 
     def read(self) -> None:
         self.browser.send("HeapProfiler.collectGarbage")
@@ -131,12 +135,13 @@ def watch(minutes: float, every: float) -> Watched:
             watched.open()
             number = 0
             while time.monotonic() - watched.started < 60 * minutes or number < len(TABS):
-                watched.turn_to(TABS[number % len(TABS)])
-                if number % len(TABS) == 0:
+                tab = TABS[number % len(TABS)]
+                watched.turn_to(tab)
+                watched.page.wait_for_timeout(1500)
+                if tab == "Train":
                     watched.click()
-                if TABS[number % len(TABS)] in GESTURES:
-                    watched.page.wait_for_timeout(1500)
-                    watched.redraw(TABS[number % len(TABS)])
+                if tab in GESTURES:
+                    watched.redraw(tab)
                 watched.page.wait_for_timeout(1000 * every)
                 watched.read()
                 number += 1

@@ -4,10 +4,11 @@ Usage: python benchmarks/throughput.py [--quick] [--rounds 4] [--seconds S] [--j
 
 For each pair of networks: the textbook loop with 2 workers; a study in fp32; a study with
 `teacher_views`, which sees V fixed augmented views of each picture and keeps the teacher's outputs for
-them (a departure from the recipe), once they are all kept; and a study in bf16 where the processor
-multiplies bf16 itself. Beside it, proof that textbook and study do the same: the largest relative
-difference of their losses over 20 steps (of 16 pictures) on the same pictures, and how far rounding
-alone leads apart.
+them (a departure from the recipe), once they are all kept; a study in bf16 where the processor
+multiplies bf16 itself; and the pictures a second that the fp32 study would reach if nothing but its
+convolutions, which are those of PyTorch's library, took time. Beside it, proof that textbook and study
+do the same: the largest relative difference of their losses over 20 steps (of 16 pictures) on the same
+pictures, and how far rounding alone leads apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from convolutions import ConvolutionSide
 from equality import EqualitySide
 from harness import Child, SideFailed, arguments, in_turn, median, ratio, spread, table, write
 from machine import machine, machine_line, native_bf16
@@ -59,6 +61,8 @@ def measure(case: Any, args: Any) -> dict[str, Any]:
                     row["fill"] = fill(side)
             except SideFailed as failure:
                 row["notes"][key] = str(failure)
+        alone = Child(ConvolutionSide, args.threads, pair=PAIRS[name], method=method, quick=args.quick)
+        sides["limit"] = stack.enter_context(contextlib.closing(alone))
         rates = in_turn(sides, args.rounds, args.seconds or (0.2 if args.quick else seconds), args.patience)
     row["rates"] = rates
     for key in sides:
@@ -110,7 +114,18 @@ def main() -> None:
         proofs.append({} if args.no_proof else compare(case, args))
         report(row, proofs[-1], case[2])
     print("\nimages/s, medians of", args.rounds, "rounds; x: times the textbook loop")
-    columns = ["pair", "method", "textbook", "fp32", "fp32 x", "views", "views x", "bf16", "bf16 x"]
+    columns = [
+        "pair",
+        "method",
+        "textbook",
+        "fp32",
+        "fp32 x",
+        "limit x",
+        "views",
+        "views x",
+        "bf16",
+        "bf16 x",
+    ]
     print(table(rows, columns))
     write(args.json, about, rows=rows, proofs=proofs)
 
@@ -119,6 +134,8 @@ def report(row: dict[str, Any], proof: dict[str, Any], goals: tuple[float, float
     """What was found out about one case, as it comes."""
     print(f"\n{row['pair']}, {row['method']}: textbook loop {row['textbook']:.0f} images/s")
     names = ("study, fp32", f"study, teacher_views={VIEWS}, kept", "study, bf16")
+    limit = f"{row['limit']:6.0f} images/s = {row['limit x']:.2f} x"
+    print(f"  convolutions of fp32 alone     {limit}: no study in fp32 can be faster")
     for key, text, goal in zip(("fp32", "views", "bf16"), names, goals):
         if key in row:
             ratios = f"{row[f'{key} x']:.2f} x the textbook loop (rounds {row[f'{key} range']}; goal {goal})"

@@ -38,6 +38,7 @@ def test_throughput_prints_ratios_and_proves_equal_losses(ended: dict[str, Ended
     (row,), (proof,) = figures["rows"], figures["proofs"]
     assert set(row["notes"]) <= {"bf16"}, row["notes"]
     assert row["fp32 x"] == pytest.approx(row["fp32"] / row["textbook"]) and row["views x"] > 0
+    assert row["limit x"] == pytest.approx(row["limit"] / row["textbook"]) and row["limit"] > 0
     assert f"{row['fp32 x']:.2f} x the textbook loop" in text and "filling the cache" in text
     assert "bf16 x" in row or "no native bf16" in row["notes"]["bf16"]
     assert 0 <= proof["first"] < 1e-5 and proof["largest"] < 1e-3  # a wrong crop or weight is far beyond
@@ -101,7 +102,7 @@ def test_gpu_benchmark_refuses_clearly(ended: dict[str, Ended]) -> None:
 
 @pytest.mark.slow
 def test_every_benchmark_tells_its_options(checkout: Path, tmp_path: Path) -> None:
-    libraries = {"equality", "harness", "machine", "pace", "sides"}
+    libraries = {"convolutions", "equality", "harness", "machine", "pace", "sides"}
     names = {path.stem for path in (checkout / "benchmarks").glob("*.py")} - libraries
     told = run_benchmarks(checkout, tmp_path, {name: (f"{name}.py", "--help") for name in sorted(names)})
     assert {name: one.status for name, one in told.items()} == dict.fromkeys(names, 0)
