@@ -29,6 +29,7 @@ CPU = torch.device("cpu")
         ({"teacher_views": 2.0}, "teacher_views must be"),
         ({"micro_batch": 1}, "at least 2 pictures .batch normalisation"),
         ({"threads": 0}, "threads must be None or a whole number of at least 1"),
+        ({"threads": 10**6}, "threads=1000000 is more than any processor has; use at most 1024"),
         ({"keep": "geometrical"}, "did you mean 'geometric'"),
         ({"keep": [1, -2]}, "keep must be one of geometric, all, none or a list of epochs"),
         ({"keep": 3}, "keep must be one of"),

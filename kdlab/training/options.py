@@ -25,6 +25,7 @@ PRECISIONS: dict[str, torch.dtype] = {
 COMPILES = ("", "default", "graphs")
 KEEPS = ("geometric", "all", "none")
 _SMALL = 300  # pixels; measured with narrow residual networks: 64 and 256 gain, 1024 loses
+_MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as were asked for
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -82,6 +83,10 @@ class Options:
         _whole("teacher_views", self.teacher_views, 1, "views per picture")
         _whole("micro_batch", self.micro_batch, 2, "pictures (batch normalisation needs two)")
         _whole("threads", self.threads, 1, "of the processor")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise ConfigError(
+                f"threads={self.threads} is more than any processor has; use at most {_MOST_THREADS}, or None."
+            )
         object.__setattr__(self, "keep", _keep(self.keep))
 
     @property
