@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import ipywidgets as widgets
@@ -62,6 +63,8 @@ class Lab(widgets.Tab):
         )
         answer_while_busy(self)
         self.observe(self._turn, "selected_index")
+        if not in_cell:
+            threading.Thread(target=_load_ahead, daemon=True, name="kdlab-load").start()
 
     def show(self, kind: str) -> None:
         """Turn to a tab: "study", "representations", "probes", "attention", "logits" or "compare".
@@ -82,3 +85,9 @@ class Lab(widgets.Tab):
         for panel in self.panels.values():
             panel.close()
         super().close()
+
+
+def _load_ahead() -> None:
+    """Import what the first measurements need, so that their figures do not wait for it."""
+    import scipy.stats  # noqa: F401
+    import sklearn.cluster  # noqa: F401
