@@ -85,7 +85,7 @@ class Options:
         _whole("threads", self.threads, 1, "of the processor")
         if self.threads is not None and self.threads > _MOST_THREADS:
             raise ConfigError(
-                f"threads={self.threads} is more than any processor has; use at most {_MOST_THREADS}, or None."
+                f"threads={self.threads} is more than any processor has; use at most {_MOST_THREADS}."
             )
         object.__setattr__(self, "keep", _keep(self.keep))
 
