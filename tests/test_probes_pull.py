@@ -275,6 +275,20 @@ def test_arrows_refuse_what_does_not_fit(study: kdlab.Study) -> None:
         probes.pull_arrows(held, "KD", onto=probes.embed(study, "pca", students="KD", n=40))
 
 
+@pytest.mark.parametrize(
+    ("cosine", "said"),
+    [
+        (-0.5, "hardest fight is between ce and kd of KD (cosine -0.50)"),
+        (-0.02, "No two terms fight there: the lowest cosine is -0.02, of ce and kd of KD"),
+        (0.3, "No two terms of a student pull against each other"),
+    ],
+)
+def test_the_summary_calls_a_fight_only_what_is_one(study: kdlab.Study, cosine: float, said: str) -> None:
+    result = probes.pull(study, students="KD", epochs=[3], n=40)
+    result.cosine["KD", 3][:] = np.where(np.eye(2), 1.0, cosine)  # type: ignore[index]
+    assert said in result.summary
+
+
 # ---- figures -----------------------------------------------------------------------------------------------
 
 

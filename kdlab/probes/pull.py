@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from kdlab.methods import Method
 
+_FIGHT = -0.1  # cosine of two gradients from which on they are said to fight
+
 
 @dataclass(frozen=True)
 class Pull(Result):
@@ -122,11 +124,11 @@ class Pull(Result):
                 for j in range(i):
                     if np.isfinite(cosine[i, j]) and cosine[i, j] < worst[0]:
                         worst = (float(cosine[i, j]), f"{terms[j]} and {terms[i]} of {name}")
-        fight = (
-            f" The hardest fight is between {worst[1]} (cosine {worst[0]:.2f})."
-            if worst[1]
-            else " No two terms of a student pull against each other there."
-        )
+        fight = " No two terms of a student pull against each other there."
+        if worst[0] <= _FIGHT:
+            fight = f" The hardest fight is between {worst[1]} (cosine {worst[0]:.2f})."
+        elif worst[1]:
+            fight = f" No two terms fight there: the lowest cosine is {worst[0]:.2f}, of {worst[1]}."
         return (
             f"On {len(self.labels)} {self.pictures} pictures, the loss with the largest share of the pull on "
             f"the last stage is: {listed(said)}.{fight}"
