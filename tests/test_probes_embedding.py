@@ -15,7 +15,7 @@ from kdlab.errors import ConfigError, StudyError, UnknownNameError
 from kdlab.probes.alignment import into_teacher_space, procrustes_map, residual, ridge_map, rigid
 from kdlab.probes.maps import discriminant, neighbours_kept, rank_correlation, steady_tsne, trustworthiness
 from kdlab.probes.metrics.classes import nearest
-from kdlab.probes.tsne import joint_probabilities, tsne
+from kdlab.probes.tsne import exact_tsne, joint_probabilities, tsne
 
 
 def clusters(n: int = 150, classes: int = 5, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +119,11 @@ def test_a_pull_keeps_points_in_place_at_a_price() -> None:
     free[40:] = np.nan  # only the first 40 are held
     flat, _ = tsne(later, start=0.1 * before, iterations=150, hold=free, pull=1e3)
     moved = np.linalg.norm(flat - before, axis=1)
+    assert moved[:40].max() < 0.5 * moved[40:].mean()
+    each = np.where(np.arange(150) < 40, 1e3, 0.0)  # ... or all are, with a strength of their own
+    p = joint_probabilities(torch.from_numpy(later), 30.0)
+    same, _ = exact_tsne(p, 0.1 * before, 150, hold=before, pull=each)
+    moved = np.linalg.norm(same - before, axis=1)
     assert moved[:40].max() < 0.5 * moved[40:].mean()
     nothing, _ = tsne(later, start=0.1 * before, iterations=50, hold=np.full((150, 2), np.nan), pull=1.0)
     plain, _ = tsne(later, start=0.1 * before, iterations=50)
@@ -277,7 +282,7 @@ def test_embedding_of_a_study() -> None:
 
 def test_what_a_pull_costs_is_told() -> None:
     result: Any = probes.embed(FakeStudy(), n=40)
-    assert result.pull == 1.0 and "pulled to its place" in result.protocol
+    assert result.pull == 1.0 and "pulled to their places" in result.protocol
     assert result.divergence_free[0] == result.divergence[0]  # nothing to be pulled to
     assert (result.divergence_free[1:] < result.divergence[1:]).all()
     assert result.divergence[1:].mean() < 1.2 * result.divergence_free[1:].mean()
@@ -285,6 +290,7 @@ def test_what_a_pull_costs_is_told() -> None:
     free: Any = probes.embed(FakeStudy(), n=40, pull=0.0)
     assert "pulled" not in free.protocol and np.array_equal(free.divergence_free, free.divergence)
     assert result.drift.mean() < free.drift.mean()
+    assert result.drift[0] < 0.75 * free.drift[0]  # the teacher's features stay, and so do its points
     assert np.allclose(result.drift, np.nanmean(result.displacement, axis=0))
     assert probes.embed(FakeStudy(), n=20, epochs=[0, 6], backend="sklearn").pull == 0.0
 

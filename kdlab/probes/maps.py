@@ -19,6 +19,7 @@ from kdlab.probes.tsne import exact_tsne, joint_probabilities, tsne
 from kdlab.probes.words import at_epoch
 
 _FIRST, _PULLED, _LET_GO = 150, 100, 100  # iterations; more change the divergence by less than 1 %
+_TEACHER = 8.0  # times as strongly its points are pulled: what they stand for does not change
 _RANKED = 1000  # pictures whose distances are ranked, which is half a million pairs
 
 
@@ -54,8 +55,9 @@ def steady_tsne(
     before instead is calmer but gets stuck where much has changed (KL 1.4 where a fresh fit has 0.5).
     Without a teacher every epoch starts from the plane of the last epoch's largest variance.
 
-    With a pull each point is drawn to its place in the frame before. What that costs is measured by
-    letting go: the frame is fitted on without the pull.
+    With a pull each point is drawn to its place in the frame before, a teacher's eight times as strongly,
+    as its features are the same at every epoch. What that costs is measured by letting go: the frame is
+    fitted on without the pull.
 
     Args:
         features: per epoch (N, n, q), of the networks that have a snapshot of it.
@@ -99,7 +101,9 @@ def steady_tsne(
             now = parts({"": iterations, "without the pull": _LET_GO})
             with now(""):
                 p = joint_probabilities(torch.from_numpy(table), fits)
-                flat, divergence[e] = exact_tsne(p, start, iterations, hold=hold, pull=pull)
+                each = np.full(len(table), pull)
+                each[: count if has_teacher else 0] *= _TEACHER
+                flat, divergence[e] = exact_tsne(p, start, iterations, hold=hold, pull=each)
             with now("without the pull"):
                 loose, free_divergence[e] = exact_tsne(p, flat, _LET_GO)
         for kept, new in ((frames, flat), (free, loose)):

@@ -22,6 +22,7 @@ from kdlab.probes.progress import check, measurement
 L2_GRID = (1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3)  # strong to weak: each is a warm start for the next
 _MEMORY = 10  # pairs that L-BFGS remembers
 _METRICS = 8  # times the scaling is taken anew, at most
+_PART = 7  # of so many samples one tells how long the first step should be; prime: classes may take turns
 _NEAR = 1.1  # times the objective at the end, up to which a scaling taken at the start still holds
 SINGLE_WORK, _SINGLE_TOLERANCE = 2e7, 1e-5  # multiply-adds from which, gap down to which, float32 serves
 
@@ -133,10 +134,6 @@ class Tables:
             raise ConfigError(
                 f"Features {tuple(x.shape)} and labels {tuple(target.shape)} do not fit together."
             )
-        if not torch.isfinite(x).all():
-            raise ConfigError(
-                "The features have NaN or infinite values; leave these samples or networks out."
-            )
         self.count, self.samples, width = x.shape
         self.target = target.long()
         self.classes = int(target.max()) + 1 if classes is None else classes
@@ -144,6 +141,10 @@ class Tables:
         x = x.float() if self.rough else x.double()
         self.counts = torch.bincount(self.target, minlength=self.classes).double()
         self.mean = x.mean(dim=1, keepdim=True)
+        if not torch.isfinite(self.mean).all():
+            raise ConfigError(
+                "The features have NaN or infinite values; leave these samples or networks out."
+            )
         self.points = x - self.mean
         self.lift: Tensor | None = None
         if width > self.samples:  # the optimum lies in the row space: as many coordinates as samples do
@@ -257,9 +258,18 @@ class _Problem:
         bias = shares.sum(dim=1).double() - self.counts
         return value, torch.cat([slope, bias[:, None]], dim=1), shares
 
+    def bend(self, shares: Tensor, w: Tensor) -> Tensor:
+        """(B,) second derivative along `w`, estimated from every `_PART`th sample."""
+        points, shares = self.points[:, ::_PART], shares[:, ::_PART]
+        w = w.to(points.dtype)
+        change = torch.baddbmm(w[:, -1:], points, w[:, :-1])
+        spread = (shares * change.square()).sum(dim=2) - (shares * change).sum(dim=2).square()
+        penalty = self.l2 * w[:, :-1].double().square().sum(dim=(1, 2))
+        return spread.double().mean(dim=1) * self.samples + penalty
+
     def confusion(self, shares: Tensor) -> Tensor:
         """(B, K, K) mean covariance of the predicted classes: diag(p) - pp'."""
-        mean = shares.double().mean(dim=1)
+        mean = shares.mean(dim=1, dtype=torch.float64)
         return torch.diag_embed(mean) - (shares.mT @ shares).double() / self.samples
 
 
@@ -324,7 +334,7 @@ def _lbfgs(
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(dim=(1, 2))[:, None, None]
 
-    value, gradient = known[0], metric.slope(known[1])
+    value, gradient, shares = known[0], metric.slope(known[1]), known[2]
     steps: list[tuple[Tensor, Tensor, Tensor]] = []
     iteration = 0
     while True:
@@ -339,6 +349,7 @@ def _lbfgs(
             keep = (~done).nonzero()[:, 0]
             problem, metric = problem.take(keep), metric.take(keep)
             alive, v, value, gradient = alive[keep], v[keep], value[keep], gradient[keep]
+            shares = shares if steps else shares[keep]
             steps = [(s[keep], y[keep], r[keep]) for s, y, r in steps]
 
         direction, alphas = gradient.clone(), []
@@ -354,9 +365,11 @@ def _lbfgs(
         direction = torch.where(slope > 0, direction, gradient)
         slope = torch.where(slope > 0, slope, dot(gradient, gradient))[:, 0, 0]
 
-        trial = v - direction
-        new_value, new_gradient = evaluate(problem, metric, trial)
         length = torch.ones_like(value)
+        if not steps:  # nothing is remembered of how steep it gets
+            length = slope / problem.bend(shares, metric.weights(direction)).clamp(min=1e-300)
+        trial = v - length[:, None, None] * direction
+        new_value, new_gradient = evaluate(problem, metric, trial)
         for _ in range(30):
             enough = value - 1e-4 * length * slope + problem.noise * value.abs()
             bad = (new_value > enough).nonzero()[:, 0]

@@ -127,14 +127,14 @@ def exact_tsne(
     steps: int,
     cold: bool = False,
     hold: np.ndarray | None = None,
-    pull: float = 0.0,
+    pull: float | np.ndarray = 0.0,
 ) -> tuple[np.ndarray, float]:
     """What `tsne` does, for `joint_probabilities` that are known.
 
     Args:
         p: (n, n).
         first: (n, 2) places to begin with; `cold` says that they are not those of a finished map.
-        steps: iterations. hold, pull: as in `tsne`.
+        steps: iterations. hold, pull: as in `tsne`; a pull for all points, or (n,) one for each.
     """
     p = p.float()
     n = len(p)
@@ -161,16 +161,16 @@ def exact_tsne(
     return y.double().numpy(), _divergence(p, y)
 
 
-def _anchor(hold: np.ndarray | None, pull: float, n: int) -> tuple[Tensor, Tensor | None]:
+def _anchor(hold: np.ndarray | None, pull: float | np.ndarray, n: int) -> tuple[Tensor, Tensor | None]:
     """(n, 2) places and (n, 1) gradient per unit of distance to them, 0 for points that are free."""
-    if hold is None or pull == 0:
+    if hold is None or not np.any(pull):
         return torch.zeros(n, 2), None
     held = np.isfinite(hold).all(axis=1)
     if not held.any():
         return torch.zeros(n, 2), None
     places = np.where(held[:, None], hold, 0.0)
     radius = float(np.square(hold[held] - hold[held].mean(axis=0)).sum(axis=1).mean())
-    strength = held[:, None] * (pull / (max(radius, 1e-12) * held.sum()))
+    strength = (held * pull / (max(radius, 1e-12) * held.sum()))[:, None]
     return torch.from_numpy(places).float(), torch.from_numpy(strength).float()
 
 
