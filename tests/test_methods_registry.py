@@ -341,6 +341,12 @@ def test_card_of_a_set_method_shows_its_settings() -> None:
         describe("cmdk")
 
 
+@pytest.mark.parametrize("name", ["none", "Alone", "baseline"])
+def test_what_others_call_training_alone_is_told_its_name(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"'{name}'; a student without a teacher is 'ce'"):
+        registry.get(name)
+
+
 def test_methods_load_without_heavy_packages() -> None:
     code = (
         "import sys, kdlab.methods, kdlab.losses;"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -329,6 +331,31 @@ def test_jobs_of_several_owners_take_turns() -> None:
     until(lambda: jobs.ask("b", "b", work("b"), told.set) is not None)
     assert order == ["a", "b"] and jobs.ask("a", "a", work("a"), told.set).value == "a"
     assert jobs.progress("a") is None and told.is_set()
+
+
+ENDS_EARLY = """
+import threading, torch
+from kdlab.panels.jobs import Jobs
+from kdlab.probes.progress import steps
+
+def long():
+    for _ in steps(range(10_000)):  # would take minutes, most of the time inside PyTorch
+        torch.randn(500, 500) @ torch.randn(500, 500)
+        under_way.set()
+
+under_way, jobs = threading.Event(), Jobs()
+jobs.ask("panel", "key", long, lambda: None)
+jobs.ask("another", "its key", long, lambda: None)
+assert under_way.wait(60)
+print("the last line")
+"""
+
+
+def test_python_ends_in_peace_while_a_panel_measures() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS_EARLY], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the last line\n", "")
 
 
 @pytest.mark.parametrize("thing", ["runs/new", None, np.zeros((3, 3))], ids=["path", "None", "array"])

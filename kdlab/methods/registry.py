@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from kdlab.errors import ConfigError, unknown_name
+from kdlab.errors import ConfigError, UnknownNameError, unknown_name
 from kdlab.methods.base import STATUS_TEXT, Method
 
 _METHODS: dict[str, type[Method]] = {}
+_ALONE = ("none", "alone", "baseline", "vanilla", "scratch", "student", "no_kd")  # what others call "ce"
 
 M = TypeVar("M", bound=type[Method])
 
@@ -74,6 +75,8 @@ def get(key: str) -> type[Method]:
     """
     name = str(key).strip()
     found = _METHODS.get(name.lower())
+    if found is None and name.lower() in _ALONE:
+        raise UnknownNameError(f"There is no method named {name!r}; a student without a teacher is 'ce'.")
     if found is None:
         raise unknown_name("method", name, _METHODS)
     return found

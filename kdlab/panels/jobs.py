@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -12,6 +14,14 @@ from kdlab.probes import Cancelled, watched
 from kdlab.training.runtime import start_thread
 
 KEPT = 48  # results
+_AT_WORK: weakref.WeakSet[Jobs] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """When Python ends, measurements end between two of their steps instead of being torn down in one."""
+    for jobs in list(_AT_WORK):
+        jobs.end()
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Jobs:
             if owner not in self._waiting:
                 self._waiting[owner] = _Job(owner, key, compute, tell)
             if not self._inline and self._thread is None:
+                _AT_WORK.add(self)
                 self._thread = start_thread(self._work, "kdlab-measure")
         if self._inline:
             self._work()
@@ -115,6 +126,16 @@ class Jobs:
         """Forget what `owner` waits for, as when nobody sees it."""
         with self._lock:
             self._drop(owner, but=None)
+
+    def end(self, seconds: float = 10.0) -> None:
+        """Drop everything, and wait until the measurement under way has noticed, `seconds` at most."""
+        with self._lock:
+            self._waiting.clear()
+            if self._running is not None:
+                self._running.unwanted = True
+            thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
 
     def _drop(self, owner: Hashable, but: Hashable) -> None:
         """Forget what `owner` asked for, except under the key `but`."""
