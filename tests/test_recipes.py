@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import kdlab
 from kdlab.data import augment
 from kdlab.errors import ConfigError, UnknownNameError
 from kdlab.training.recipes import RECIPES, Recipe, get_recipe
@@ -261,3 +264,38 @@ def test_plain_parameters_make_one_group():
 def test_wrong_groups_are_refused(group, said):
     with pytest.raises(ConfigError, match=said):
         Recipe("own", 5).make_optimizer([group])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shown"),
+    [
+        ({"recipe": "cifar_240"}, ["recipe='cifar_240'", "epochs=240"]),
+        ({"recipe": "cifar_240", "epochs": 24}, ["recipe='cifar_240'", "epochs=24"]),
+        (
+            {"recipe": "lab_small", "epochs": 7, "batch_size": 16, "augment": "none"},
+            ["recipe='lab_small'", "epochs=7", "batch_size=16"],
+        ),
+        ({"recipe": "lab_demo", "lr": 0.3}, ["recipe='lab_demo'", "lr=0.3"]),
+        (
+            {"recipe": Recipe("lab_demo", epochs=10, lr=0.1, milestones=(5, 8), shape="multistep")},
+            [
+                "    recipe={\n        'name': 'lab_demo',\n        'epochs': 10,\n",
+                "\n    },\n    epochs=10,",
+            ],
+        ),
+    ],
+    ids=["named", "shorter", "changed", "rate", "own"],
+)
+def test_the_code_of_a_study_tells_its_recipe_briefly(
+    recipe: dict[str, Any], shown: list[str], tmp_path: Path
+) -> None:
+    study = kdlab.Study("digits", student="resnet8", students={"alone": "ce"}, folder=tmp_path, **recipe)
+    code = study.code()
+    assert [text for text in shown if text not in code] == []
+    assert max(map(len, code.splitlines())) < 100
+    names: dict[str, Any] = {}
+    exec(
+        code.replace(repr(f"{tmp_path.name}-again"), repr(str(tmp_path / "a"))).replace("study.fit()", ""),
+        names,
+    )
+    assert names["study"].recipe == study.recipe

@@ -207,8 +207,9 @@ def study_code(asked: Mapping[str, Any], commands: list[dict[str, Any]], folder:
             shown = [teacher_code(spec) for spec in value]
             lines.append(f"    teacher={shown[0] if len(shown) == 1 else '[' + ', '.join(shown) + ']'},")
         elif key == "recipe":
-            lines.append(f"    recipe={recipe_code(value)},")
-            lines.append(f"    epochs={value['epochs']},")
+            for name, v in recipe_arguments(value).items():
+                fields = [f"        {k!r}: {own!r}," for k, own in v.items()] if isinstance(v, dict) else []
+                lines += [f"    {name}={{", *fields, "    },"] if fields else [f"    {name}={v!r},"]
         elif key in ("fingerprint", "own"):
             continue
         elif key in ("data", "student") or defaults.get(key, ...) != value:
@@ -264,12 +265,16 @@ def teacher_code(spec: Mapping[str, Any]) -> str:
     return repr({"name": spec["name"], "architecture": spec["architecture"], **plain})
 
 
-def recipe_code(recipe: Mapping[str, Any]) -> str:
-    """The name of a recipe where only its length differs from the published one, else its fields."""
+def recipe_arguments(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The shortest arguments of a study that give a recipe: its name and what was changed, or its fields."""
     from kdlab.training.recipes import RECIPES, Recipe, get_recipe
 
+    epochs = recipe["epochs"]
     known = RECIPES.get(recipe["name"])
-    if known is not None and get_recipe(known, epochs=recipe["epochs"]).to_dict() == dict(recipe):
-        return repr(recipe["name"])
+    if known is not None:
+        usual = get_recipe(known, epochs=epochs).to_dict()
+        changed = {k: recipe[k] for k in ("batch_size", "lr", "augment") if recipe[k] != usual[k]}
+        if get_recipe(known, epochs=epochs, **changed).to_dict() == dict(recipe):
+            return {"recipe": recipe["name"], "epochs": epochs, **changed}
     plain = Recipe("", 1).to_dict()
-    return repr({k: v for k, v in recipe.items() if plain.get(k) != v})
+    return {"recipe": {k: v for k, v in recipe.items() if plain.get(k) != v}, "epochs": epochs}
