@@ -12,7 +12,7 @@ run     := "$(VENV)/bin/python"
 install := $(PYTHON) .ci/install.py "$(VENV)"
 pytest  := $(run) -m pytest $(if $(filter-out 0 1,$(JOBS)),-n $(JOBS))
 nothing := [ $$? = 5 ]  # no test was selected, which is no failure here
-extras  := test dev timm opentsne tensorboard dashboards onnx book
+extras  := test dev timm opentsne tensorboard dashboards onnx ray book
 
 # Whatever the environment points at, the code of this checkout is what runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
