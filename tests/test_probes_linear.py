@@ -9,6 +9,7 @@ from fake_study import FakeStudy
 
 from kdlab import probes
 from kdlab.errors import ConfigError, StudyError, UnknownNameError
+from kdlab.probes import softmax as softmax_module
 from kdlab.probes.controls import reduce_dimension, wilson
 from kdlab.probes.evaluate import evaluate_tables
 from kdlab.probes.ridge import fit_discriminant
@@ -292,6 +293,24 @@ def test_accuracy_is_that_of_logistic_regression(digits) -> None:
         ours = float((fitted.logits(torch.from_numpy(x[400:])[None])[0].argmax(1).numpy() == y[400:]).mean())
         reference = LogisticRegression(C=1 / l2, max_iter=2000).fit(x[:400], y[:400])
         assert ours == pytest.approx(reference.score(x[400:], y[400:]), abs=0.005)
+
+
+def test_how_steep_it_gets_is_the_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    x, target = torch.from_numpy(generator.normal(size=(2, 60, 4))), torch.arange(60) % 3
+    penalty = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    problem = softmax_module._Problem(Tables(x, target, 3), penalty)
+    at, along = (torch.from_numpy(generator.normal(size=(2, 5, 3))) for _ in range(2))
+
+    def value(t: float) -> torch.Tensor:
+        return problem.evaluate(at + t * along)[0]
+
+    expected = (value(1e-3) - 2 * value(0.0) + value(-1e-3)) / 1e-6
+    shares = problem.shares(at)
+    monkeypatch.setattr(softmax_module, "_PART", 1)
+    torch.testing.assert_close(problem.bend(shares, along), expected, rtol=1e-4, atol=0.0)
+    monkeypatch.undo()
+    torch.testing.assert_close(problem.bend(shares, along), expected, rtol=0.6, atol=0.0)  # of 9 samples
 
 
 def test_single_precision_reaches_the_same_optimum() -> None:
