@@ -226,7 +226,7 @@ def embed(
         perplexity, backend: of t-SNE, see `kdlab.probes.tsne.tsne`.
         pull: of t-SNE: how strongly points are drawn to their place in the frame before (a teacher's 8
             times as strongly); 0 is not at all. At 1 points moved a quarter to a third less, and the KL
-            divergence rose by at most a tenth; 10 hides real change. The result tells both with and
+            divergence rose by 0 to 10 %; 10 hides real change. The result tells both with and
             without it. Backend "torch" alone; others go without where it is not asked for.
         k: neighbours for purity and trustworthiness.
 

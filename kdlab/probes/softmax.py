@@ -367,7 +367,8 @@ def _lbfgs(
 
         length = torch.ones_like(value)
         if not steps:  # nothing is remembered of how steep it gets
-            length = slope / problem.bend(shares, metric.weights(direction)).clamp(min=1e-300)
+            curve = problem.bend(shares, metric.weights(direction))
+            length = (slope / curve.clamp(min=1e-300)).clamp(max=1.0)
         trial = v - length[:, None, None] * direction
         new_value, new_gradient = evaluate(problem, metric, trial)
         for _ in range(30):
