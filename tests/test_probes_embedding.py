@@ -419,6 +419,7 @@ def test_without_teacher_and_from_arrays() -> None:
         (lambda: probes.embed(FakeStudy(), align="projector"), ConfigError, "'alone' does not project"),
         (lambda: probes.embed(FakeStudy(), n=4), ConfigError, "at least 10"),
         (lambda: probes.embed(FakeStudy(), pull=-1), ConfigError, "pull must be 0"),
+        (lambda: probes.embed(FakeStudy(), pull="strong"), ConfigError, "pull must be 0"),
         (lambda: probes.embed(FakeStudy(), k=0), ConfigError, "k must be a whole number from 1 on"),
         (lambda: probes.embed(FakeStudy(classes=2), "lda"), ConfigError, "at least 3 classes"),
         (lambda: probes.embed(FakeStudy(trained=False)), StudyError, "no snapshot"),

@@ -295,6 +295,14 @@ def test_accuracy_is_that_of_logistic_regression(digits) -> None:
         assert ours == pytest.approx(reference.score(x[400:], y[400:]), abs=0.005)
 
 
+def test_a_start_of_another_shape_and_no_samples_are_refused() -> None:
+    x, target = torch.randn(30, 4), torch.arange(30) % 3
+    with pytest.raises(ConfigError, match=r"\(1, 5, 3\) .* where \(1, 4, 3\) is needed"):
+        fit_softmax(x, target, start=probes.SoftmaxFit.zeros(1, 5, 3))
+    with pytest.raises(ConfigError, match="empty"):
+        fit_softmax(x[:0], target[:0])
+
+
 def test_how_steep_it_gets_is_the_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(5)
     x, target = torch.from_numpy(generator.normal(size=(2, 60, 4))), torch.arange(60) % 3

@@ -109,7 +109,7 @@ def fit_softmax(
         the fitted probes.
 
     Raises:
-        ConfigError: shapes do not fit, values are not finite, or l2 is not positive.
+        ConfigError: shapes do not fit or are empty, values are not finite, or l2 is not positive.
 
     >>> x, target = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
     >>> fitted = kdlab.probes.fit_softmax(x, target)
@@ -130,11 +130,12 @@ class Tables:
 
     def __init__(self, x: Tensor, target: Tensor, classes: int | None, rough: bool = False) -> None:
         x = x[None] if x.ndim == 2 else x
-        if x.ndim != 3 or target.shape != x.shape[1:2]:
+        if x.ndim != 3 or target.shape != x.shape[1:2] or not x.numel():
             raise ConfigError(
-                f"Features {tuple(x.shape)} and labels {tuple(target.shape)} do not fit together."
+                f"Features {tuple(x.shape)} and labels {tuple(target.shape)} are empty or do not fit."
             )
         self.count, self.samples, width = x.shape
+        self.width = width
         self.target = target.long()
         self.classes = int(target.max()) + 1 if classes is None else classes
         self.rough = rough and x.numel() * self.classes >= SINGLE_WORK
@@ -211,7 +212,12 @@ class Tables:
         own[:, -1] = (self.counts.clamp(min=0.5) / self.samples).log()
         given = []
         for start in starts:
-            weight = start.weight.double()
+            weight, fits = start.weight.double(), (self.count, self.width, self.classes)
+            if weight.shape != fits:
+                raise ConfigError(
+                    f"`start` has weights of shape {tuple(weight.shape)} (tables, features, classes) where "
+                    f"{fits} is needed; give a fit of that shape, or none."
+                )
             inside = weight if self.lift is None else self.lift.mT @ weight
             given.append(torch.cat([inside, start.bias[:, None] + self.mean @ weight], dim=1))
         if len(given) < 2:

@@ -7,6 +7,7 @@ Barnes-Hut, and gives the lower KL divergence.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def check_pull(pull: float, backend: str = "auto") -> bool:
     Raises:
         ConfigError: a strength below 0 or not finite, or a backend that cannot pull.
     """
-    if not (np.isfinite(pull) and pull >= 0):
+    if not (isinstance(pull, Real) and np.isfinite(pull) and pull >= 0):
         raise ConfigError(f"pull must be 0 (none) or a positive number, not {pull!r}.")
     if pull > 0 and backend not in ("auto", "torch"):
         raise ConfigError(f"The t-SNE backend {backend!r} cannot pull; use backend='torch', or pull=0.")
